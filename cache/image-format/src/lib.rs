@@ -1,0 +1,1 @@
+//! The vocabulary of stored images, shared by everyone who writes or reads them.

@@ -1,0 +1,3 @@
+//! The writer: any OCI image in; sealed chunks and a manifest out; the same bytes every time.
+
+pub mod layer;
