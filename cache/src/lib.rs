@@ -1,1 +1,3 @@
-//! Nothing here yet; the first module replaces this line.
+//! The read path: memory, SSD and origin, one fetch per chunk at a time, verified before use.
+
+pub mod tier;

@@ -1,1 +1,3 @@
-//! Nothing here yet; the first module replaces this line.
+//! The store, where writer and readers meet: sealed chunks, manifests, references, roots.
+
+pub mod store;
