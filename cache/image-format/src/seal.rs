@@ -123,6 +123,8 @@ pub struct SealedOutput {
     pub codec: Codec,
     /// The sealed bytes; their length is the stored length.
     pub bytes: Bytes,
+    /// Length of the plaintext without its trailing zeros, in bytes.
+    pub payload_len: u32,
 }
 
 /// Seals chunks, reusing its compression state. One per thread.
@@ -166,10 +168,11 @@ impl Sealer {
         if trimmed.is_empty() {
             return None;
         }
+        let payload_len = u32::try_from(trimmed.len()).unwrap_or(u32::MAX);
         let (codec, mut payload) = self.encode(trimmed);
         let key = ChunkKey(*blake3::keyed_hash(&self.salt.0, &payload).as_bytes());
         apply_keystream(&key, &mut payload);
-        Some(SealedOutput { id: ChunkId::of(&payload), key, codec, bytes: payload.into() })
+        Some(SealedOutput { id: ChunkId::of(&payload), key, codec, bytes: payload.into(), payload_len })
     }
 
     fn encode(&mut self, trimmed: &[u8]) -> (Codec, Vec<u8>) {
