@@ -2,4 +2,5 @@
 
 pub mod ext4;
 pub mod layer;
+pub mod oci;
 pub mod tree;

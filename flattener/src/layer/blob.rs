@@ -8,7 +8,10 @@
 use super::digest::{Digest, Hasher};
 use super::error::Fault;
 use super::spool::to_u64;
-use std::io::{self, BufRead, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
@@ -254,5 +257,43 @@ fn transfer(
             // The parser has its own fault to report.
             return Ok(());
         }
+    }
+}
+
+/// What a file decompresses to, as an unlinked file in `work_dir` of at most `limit` bytes;
+/// `None` when it is not compressed. For image archives, which people like to compress.
+pub(crate) fn inflate_if_compressed(file: &File, work_dir: &Path, limit: u64) -> Result<Option<File>, Fault> {
+    let unread = |source| Fault::Read { offset: 0, source };
+    let mut start = [0; 8];
+    let filled = file.read_at(&mut start, 0).map_err(unread)?;
+    let compression = Compression::detect(&start[..filled])?;
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, file.try_clone().map_err(unread)?);
+    input.rewind().map_err(unread)?;
+    let format = compression.name();
+    let mut output = tempfile::tempfile_in(work_dir).map_err(Fault::Spool)?;
+    let mut archive: Box<dyn Read> = match compression {
+        Compression::None => return Ok(None),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Zstd => {
+            let failed = |source| Fault::Decompress { format, offset: 0, source };
+            let mut decoder = zstd::Decoder::with_buffer(input).map_err(failed)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(failed)?;
+            Box::new(decoder)
+        }
+    };
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut offset = 0;
+    loop {
+        let filled = match archive.read(&mut buffer) {
+            Ok(0) => return Ok(Some(output)),
+            Ok(filled) => filled,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => return Err(Fault::Decompress { format, offset, source }),
+        };
+        offset += to_u64(filled);
+        if offset > limit {
+            return Err(Fault::Limit { what: "bytes of image archive", limit, setting: "max-spool-bytes" });
+        }
+        output.write_all(&buffer[..filled]).map_err(Fault::Spool)?;
     }
 }

@@ -19,6 +19,7 @@ pub mod entry;
 mod error;
 mod header;
 mod limits;
+mod members;
 mod pax;
 mod reader;
 mod sparse;
@@ -29,9 +30,11 @@ mod whiteout;
 mod xattr;
 
 pub use blob::LayerDescriptor;
+pub(crate) use blob::inflate_if_compressed;
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::{Fault, LayerError};
 pub use limits::{Budget, Limits};
+pub(crate) use members::{Member, members};
 pub use spool::{HOLE_BYTES, Spool};
 
 use archive::Archive;
