@@ -194,3 +194,23 @@ pub trait Origin: Send + Sync + fmt::Debug + 'static {
     /// removes scratch objects under `probes/`.
     async fn abilities(&self) -> Result<Abilities>;
 }
+
+/// Length of a range as a buffer size; 0 for a range that runs backwards.
+pub(crate) fn range_length(range: &Range<u64>) -> usize {
+    usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
+}
+
+/// Refuses to replace objects whose names determine their bytes.
+pub(crate) fn check_mutable(store: &dyn Origin, name: &ObjectName) -> Result<()> {
+    if name.is_mutable() {
+        return Ok(());
+    }
+    Err(OriginError {
+        kind: ErrorKind::Invalid,
+        operation: "put",
+        object: name.to_string(),
+        store: store.describe(),
+        message: "chunks and manifests are never replaced".into(),
+        source: None,
+    })
+}
