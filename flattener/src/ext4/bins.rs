@@ -13,9 +13,9 @@ use crate::tree::{NodeId, Step};
 
 /// Files and atoms from here on do not share a chunk with others (128 KiB).
 pub(super) const LARGE: u64 = 32;
-/// A bin is not cut before it has this many blocks (128 KiB).
-const MIN: u64 = 32;
-/// Blocks after which on average an item cuts (512 KiB): bins are 128 to 512 KiB, about 350
+/// A bin is not cut before it has this many blocks (256 KiB).
+const MIN: u64 = 64;
+/// Blocks after which on average an item cuts (512 KiB): bins are 256 to 512 KiB, about 380
 /// on average.
 const MEAN: u64 = 128;
 

@@ -11,7 +11,7 @@
 //!
 //! Files: `plan` drives; `numbers`, `bins` and `space` decide inode numbers, the grouping of
 //! small files, and addresses; `geometry` sizes the device; `superblock`, `group`, `inode`,
-//! `extent`, `dir`, `hash`, `xattr`, `checksum` are the formats; `render` makes chunks.
+//! `extent`, `dir`, `hash`, `xattr`, `checksum` are the formats; `render` makes chunks, `report` tells what lies where.
 
 mod bins;
 mod checksum;
@@ -24,6 +24,7 @@ mod inode;
 mod numbers;
 mod plan;
 mod render;
+mod report;
 mod space;
 mod superblock;
 mod xattr;
@@ -34,6 +35,7 @@ use crate::layer::entry::LayerIndex;
 use crate::tree::{Node, NodeId};
 use geometry::Geometry;
 
+pub use report::{ChunkUse, Place};
 pub use xattr::XattrError;
 
 /// Bytes of a file system block.

@@ -291,7 +291,7 @@ fn check(node: &Node, counts: &mut Counts) -> Result<(), Limit> {
                 return Err(Limit::Links(node.names));
             }
             counts.files += live;
-            counts.file_bytes += content.size * live;
+            counts.file_bytes = counts.file_bytes.saturating_add(content.size * live);
             counts.data_bytes += extent::data_blocks(content) * BLOCK * live;
         }
         NodeKind::Directory(_) => counts.directories += live,

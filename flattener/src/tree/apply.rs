@@ -119,11 +119,13 @@ impl Tree {
     fn remove_lower_below(&mut self, top: NodeId) {
         let mut stack = vec![top];
         while let Some(id) = stack.pop() {
-            let children: Vec<_> = self
-                .node(id)
-                .directory()
-                .map(|d| d.children.iter().map(|(name, child)| (name.clone(), *child)).collect())
-                .unwrap_or_default();
+            let current = self.current;
+            let Some(directory) = self.nodes[id.index()].directory_mut() else { continue };
+            if directory.emptied.replace(current) == Some(current) {
+                continue; // since then only this layer has put anything there
+            }
+            let children: Vec<_> =
+                directory.children.iter().map(|(name, child)| (name.clone(), *child)).collect();
             for (name, child) in children {
                 if self.remove_lower(id, &name, child) {
                     stack.push(child.node);
@@ -229,6 +231,7 @@ impl Tree {
 
 fn node_kind(kind: &EntryKind) -> Result<NodeKind, Reason> {
     Ok(match kind {
+        EntryKind::File(content) if !in_order(content) => return Err(Reason::Segments),
         EntryKind::File(content) => NodeKind::File(FileContent {
             size: content.size,
             // exact: hundreds of thousands of files hold one segment each
@@ -246,6 +249,16 @@ fn node_kind(kind: &EntryKind) -> Result<NodeKind, Reason> {
         EntryKind::Directory | EntryKind::Hardlink(_) | EntryKind::Whiteout | EntryKind::OpaqueWhiteout => {
             unreachable!("the caller has dealt with these")
         }
+    })
+}
+
+/// Whether segments ascend, do not overlap, and end within the file.
+fn in_order(content: &FileContent) -> bool {
+    let mut end = 0;
+    content.segments.iter().all(|segment| {
+        let fits = segment.length > 0 && segment.file_offset >= end;
+        end = segment.file_offset.saturating_add(segment.length);
+        fits && end <= content.size && segment.spool_offset.checked_add(segment.length).is_some()
     })
 }
 

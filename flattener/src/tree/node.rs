@@ -94,6 +94,8 @@ pub struct Directory {
     pub changed: LayerIndex,
     /// The last layer that has an entry for this directory or for anything below it.
     pub(crate) touched: Option<LayerIndex>,
+    /// The last layer that has removed everything of lower layers below this directory.
+    pub(crate) emptied: Option<LayerIndex>,
 }
 
 /// One name in a directory.
@@ -115,6 +117,7 @@ impl Node {
                 children: BTreeMap::new(),
                 changed: layer,
                 touched: None,
+                emptied: None,
             })),
             mode: 0o755,
             uid: 0,

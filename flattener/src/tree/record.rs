@@ -3,6 +3,7 @@
 //! A record is taken when its layer is complete and never changes afterwards, so whatever
 //! is placed by records alone stays where it is when layers are added on top.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::{NodeId, NodeKind, Tree, Xattrs};
@@ -109,34 +110,39 @@ impl Tree {
         name_hash(self.node(id).directory().map_or(&[], |d| &d.name))
     }
 
-    /// The live directories of a list, by depth, then by path.
+    /// The live directories of a list, by depth, then by path: a walk by levels over them
+    /// and what is above them.
     fn breadth_first(&self, ids: Vec<NodeId>) -> Vec<NodeId> {
-        let mut keyed: Vec<(Vec<&[u8]>, NodeId)> = ids
-            .into_iter()
-            .filter(|&id| self.node(id).is_live())
-            .map(|id| (self.components(id), id))
-            .collect();
-        keyed.sort_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
-        keyed.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// Names from the root to a directory.
-    fn components(&self, mut id: NodeId) -> Vec<&[u8]> {
-        let mut names = Vec::new();
-        while id != NodeId::ROOT
-            && let Some(directory) = self.node(id).directory()
-        {
-            names.push(&*directory.name);
-            id = directory.parent;
+        let wanted: HashSet<NodeId> = ids.into_iter().filter(|&id| self.node(id).is_live()).collect();
+        let mut below: HashMap<NodeId, Vec<(&[u8], NodeId)>> = HashMap::new();
+        let mut seen = HashSet::new();
+        for &id in &wanted {
+            let mut at = id;
+            while at != NodeId::ROOT
+                && seen.insert(at)
+                && let Some(directory) = self.node(at).directory()
+            {
+                below.entry(directory.parent).or_default().push((&directory.name, at));
+                at = directory.parent;
+            }
         }
-        names.reverse();
-        names
+        let mut queue = VecDeque::from([NodeId::ROOT]);
+        let mut out = Vec::with_capacity(wanted.len());
+        while let Some(id) = queue.pop_front() {
+            if wanted.contains(&id) {
+                out.push(id);
+            }
+            let mut children = below.remove(&id).unwrap_or_default();
+            children.sort_unstable();
+            queue.extend(children.into_iter().map(|(_, child)| child));
+        }
+        out
     }
 
     /// The layer's own tree in path order.
     fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let mut stack = vec![(NodeId::ROOT, 0_u32, name_hash(&[]))];
         while let Some((id, depth, name_hash)) = stack.pop() {
             let node = self.node(id);

@@ -2,7 +2,8 @@
 //!
 //! `..` and absolute targets stop at the image root; components that do not exist are kept
 //! as names to be created. The walk is a loop over a queue of components: no recursion, at
-//! most [`Tree::MAX_SYMLINKS`] links of at most 4095 bytes each.
+//! most [`Tree::MAX_SYMLINKS`] links of at most 4095 bytes each, and a budget of steps for
+//! the whole layer, because many entries through long links would take hours.
 
 use super::{Node, NodeId, NodeKind, Reason, Tree};
 use crate::layer::entry::LayerPath;
@@ -19,13 +20,15 @@ pub(super) enum Place {
 
 impl Tree {
     /// Follows all components of `path`, the last one included.
-    pub(super) fn resolve(&self, path: &LayerPath) -> Result<Place, Reason> {
+    pub(super) fn resolve(&mut self, path: &LayerPath) -> Result<Place, Reason> {
         // components still to go, the next one last
         let mut queue: Vec<&[u8]> = path.as_bytes().rsplit(|&b| b == b'/').collect();
         let mut at = NodeId::ROOT;
         let mut missing: Vec<Box<[u8]>> = Vec::new();
         let mut links = 0;
+        let mut steps = self.steps_left;
         while let Some(name) = queue.pop() {
+            steps = steps.checked_sub(1).ok_or(Reason::TooManySteps)?;
             match name {
                 b"" | b"." => continue,
                 b".." => {
@@ -56,9 +59,13 @@ impl Tree {
                     }
                     queue.extend(target.rsplit(|&b| b == b'/'));
                 }
-                _ => return Ok(Place::Blocked),
+                _ => {
+                    self.steps_left = steps;
+                    return Ok(Place::Blocked);
+                }
             }
         }
+        self.steps_left = steps;
         Ok(if missing.is_empty() {
             Place::Directory(at)
         } else {

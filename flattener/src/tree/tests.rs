@@ -1,5 +1,9 @@
 //! Tree semantics, case by case, as `umoci unpack` has them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::ext4::tests::support::{Builder, metadata, path};
 use crate::layer::entry::{EntryKind, Metadata, Timestamp};
@@ -200,4 +204,105 @@ fn the_highest_depth_does_not_recurse() {
     });
     let tree = Tree::apply(&[lower.build(), upper.build()]).unwrap();
     assert_eq!(show(&tree), "x!");
+}
+
+/// The algorithm of umoci over a map of paths: slow and obvious. Links and symbolic links
+/// in parents are left out; the cases above have them.
+#[derive(Default)]
+struct Model {
+    /// Path to size, `None` for directories.
+    paths: BTreeMap<Vec<u8>, Option<u64>>,
+    upper: BTreeSet<Vec<u8>>,
+}
+
+impl Model {
+    fn remove(&mut self, path: &[u8]) {
+        let below = [path, b"/"].concat();
+        self.paths.retain(|p, _| p != path && !p.starts_with(&below));
+    }
+
+    /// Whether the layer can be applied.
+    fn apply(&mut self, layer: &Layer) -> bool {
+        self.upper.clear();
+        layer.entries.iter().all(|entry| {
+            let path = entry.path.as_bytes().to_vec();
+            match &entry.kind {
+                EntryKind::Whiteout => self.white_out(&path, false),
+                EntryKind::OpaqueWhiteout => self.white_out(&path, true),
+                kind => return self.create(&path, kind),
+            }
+            true
+        })
+    }
+
+    fn white_out(&mut self, path: &[u8], opaque: bool) {
+        let below = [path, b"/"].concat();
+        let all: Vec<_> =
+            self.paths.keys().filter(|p| *p == path || p.starts_with(&below)).cloned().collect();
+        for p in all {
+            let spared = opaque && p == path;
+            if !spared && !self.upper.contains(&p) {
+                self.remove(&p);
+            }
+        }
+    }
+
+    fn create(&mut self, path: &[u8], kind: &EntryKind) -> bool {
+        let ends: Vec<_> = (0..path.len()).filter(|&at| path[at] == b'/').collect();
+        for &end in &ends {
+            if self.paths.entry(path[..end].to_vec()).or_insert(None).is_some() {
+                return false;
+            }
+        }
+        let size = match kind {
+            EntryKind::File(content) => Some(content.size),
+            _ => None,
+        };
+        if size.is_some() || !matches!(self.paths.get(path), Some(None)) {
+            self.remove(path);
+        }
+        self.paths.insert(path.to_vec(), size);
+        self.upper.insert(path.to_vec());
+        self.upper.extend(ends.iter().map(|&end| path[..end].to_vec()));
+        true
+    }
+}
+
+fn any_layer() -> impl Strategy<Value = Layer> {
+    let name = prop::sample::select(vec!["a", "b", "c"]);
+    let entry = (prop::collection::vec(name, 1..4), 0..8_u8, 1..4_u64);
+    prop::collection::vec(entry, 0..12).prop_map(|entries| {
+        let mut builder = Builder::default();
+        for (names, kind, size) in entries {
+            let at = names.join("/");
+            match kind {
+                0..3 => builder.file(&at, size),
+                3..5 => builder.dir(&at),
+                5..7 => builder.whiteout(&at),
+                _ => builder.opaque(&at),
+            };
+        }
+        builder.build()
+    })
+}
+
+proptest! {
+    #[test]
+    fn trees_are_what_the_model_says(layers in prop::collection::vec(any_layer(), 1..4)) {
+        let mut model = Model::default();
+        let possible = layers.iter().all(|layer| model.apply(layer));
+        let tree = Tree::apply(&layers);
+        prop_assert_eq!(possible, tree.is_ok());
+        if let Ok(tree) = tree {
+            let got: BTreeMap<_, _> = tree
+                .entries()
+                .skip(1)
+                .map(|(path, id)| match &tree.node(id).kind {
+                    NodeKind::File(content) => (path, Some(content.size)),
+                    _ => (path, None),
+                })
+                .collect();
+            prop_assert_eq!(got, model.paths);
+        }
+    }
 }

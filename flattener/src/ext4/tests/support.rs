@@ -39,6 +39,22 @@ impl FileSource for Pattern {
     }
 }
 
+/// A spool whose bytes follow from the offset alone: files made by [`named`]
+/// have the same bytes wherever they are in a spool.
+pub(crate) struct ByContent;
+
+impl FileSource for ByContent {
+    fn read_exact_at(&self, _: LayerIndex, spool_offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        Pattern.read_exact_at(LayerIndex(0), spool_offset, buf)
+    }
+}
+
+/// A file whose bytes follow from `id`, for [`ByContent`].
+pub(crate) fn named(b: &mut Builder, at: &str, size: u64, id: u64) {
+    let segments = vec![Segment { file_offset: 0, spool_offset: id << 32, length: size }];
+    b.push(path(at), EntryKind::File(FileContent { size, segments }), metadata(0o644));
+}
+
 /// Makes layers entry by entry; spool offsets follow each other.
 #[derive(Default)]
 pub(crate) struct Builder {
