@@ -6,13 +6,18 @@
 //! parsed further; layer blobs are verified by whoever reads them
 //! ([`crate::layer::read_layer`]); no document is longer than 4 MiB.
 
+mod challenge;
+mod credentials;
 mod docker_archive;
+mod download;
 mod error;
 mod files;
+mod http;
 mod layout;
 mod manifest;
 mod platform;
 mod reference;
+mod registry;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,21 @@
 //! From a name to one image: opening, choosing the platform, verifying, joining.
 
 use super::docker_archive::DockerArchive;
+use super::download::Download;
 use super::error::{SourceError, SourceFault};
 use super::files::Files;
 use super::layout::Layout;
-use super::manifest::{self, Config, Descriptor, Document, Manifest};
+use super::manifest::{self, Config, Descriptor, Document};
 use super::platform::{self, Platform};
-use super::reference::ImageRef;
+use super::reference::{ImageRef, RegistryRef};
+use super::registry::{Object, Registry};
 use crate::layer::{Digest, LayerDescriptor, Limits};
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// Indexes inside indexes that are followed.
 const DEPTH_MAX: u32 = 4;
@@ -26,11 +30,35 @@ pub struct SourceOptions {
     pub work_dir: PathBuf,
     /// Longest decompressed image archive in bytes.
     pub archive_bytes: u64,
+    /// The only file to look for registry credentials in; the usual places when not given.
+    pub auth_file: Option<PathBuf>,
+    /// Hosts (with port, as in the image's name) that are spoken to by plain HTTP.
+    pub plain_http: Vec<String>,
+    /// Files of PEM certificates to trust besides the system's.
+    pub ca_certs: Vec<PathBuf>,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for the next bytes of an answer. Registries that fetch a blob from
+    /// elsewhere first can be slow to begin.
+    pub read_timeout: Duration,
+    /// How often a request is repeated after trouble that may pass (no connection, a broken
+    /// one, 429, 5xx), with doubling waits from 250 ms up to 30 s.
+    pub retries: u32,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        Self { platform: None, work_dir: std::env::temp_dir(), archive_bytes: Limits::default().spool_bytes }
+        Self {
+            platform: None,
+            work_dir: std::env::temp_dir(),
+            archive_bytes: Limits::default().spool_bytes,
+            auth_file: None,
+            plain_http: Vec::new(),
+            ca_certs: Vec::new(),
+            connect_timeout: Duration::from_secs(15),
+            read_timeout: Duration::from_secs(60),
+            retries: 5,
+        }
     }
 }
 
@@ -69,12 +97,41 @@ pub struct ImageSource {
 enum Backend {
     Layout(Layout),
     DockerArchive(DockerArchive),
+    Registry(RegistryRef, Registry, Handle),
 }
 
-/// Opens the source of an image. Archives are scanned, compressed ones decompressed.
+/// What leads to a document: its digest, and what is known of it besides.
+#[derive(Debug, Clone)]
+struct Pointer {
+    digest: Digest,
+    size: Option<u64>,
+    /// Empty when not known.
+    media_type: String,
+}
+
+impl Pointer {
+    fn new(descriptor: &Descriptor, what: &str) -> Result<Self, SourceFault> {
+        let media_type = descriptor.media_type.clone();
+        Ok(Self { digest: descriptor.digest(what)?, size: Some(descriptor.size), media_type })
+    }
+}
+
+/// Registries keep manifests and indexes apart from blobs.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Manifest,
+    Config,
+}
+
+/// Opens the source of an image. Archives are scanned, compressed ones decompressed; for a
+/// registry, credentials are read (which may run a helper program) but nothing is sent.
 ///
 /// # Errors
 /// [`SourceError`]; its kind is `NotFound` when a local file does not exist.
+///
+/// # Panics
+/// Outside a tokio runtime.
+///
 /// Cancel safe: a scan that has begun ends in the background and leaves nothing.
 pub async fn open(reference: &ImageRef, options: &SourceOptions) -> Result<ImageSource, SourceError> {
     let backend =
@@ -94,7 +151,10 @@ async fn open_backend(reference: &ImageRef, options: &SourceOptions) -> Result<B
         blocking(move || Files::archive(&file, &work_dir, limit))
     };
     Ok(match reference {
-        ImageRef::Registry(_) => return Err(SourceFault::Unsupported("registries".into())),
+        ImageRef::Registry(name) => {
+            let registry = Registry::open(name, options).await?;
+            Backend::Registry(name.clone(), registry, Handle::current())
+        }
         ImageRef::Layout { directory, tag } => {
             Backend::Layout(Layout { files: Files::directory(directory), tag: tag.clone() })
         }
@@ -168,13 +228,17 @@ impl ImageSource {
         image.map_err(|fault| self.error(fault))
     }
 
-    /// A reader of a layer's blob as stored, from its first byte. It blocks; what it yields
-    /// is not verified.
+    /// A reader of a layer's blob as stored, from its first byte. What it yields is not
+    /// verified. It blocks, so it must be read on a thread that is not the reactor's (it
+    /// panics there); the runtime that [`open`] ran on must keep running.
     ///
     /// # Errors
     /// When the blob cannot be opened. Later trouble comes out of the reader.
     pub fn blob(&self, layer: &LayerDescriptor) -> Result<Box<dyn Read + Send>, SourceError> {
         let range = match &self.backend {
+            Backend::Registry(_, registry, runtime) => {
+                return Ok(Box::new(Download::start(runtime, registry, layer.digest, layer.size)));
+            }
             Backend::Layout(layout) => layout.blob(&layer.digest),
             Backend::DockerArchive(archive) => {
                 let name = lock(&self.members).get(&layer.digest).cloned();
@@ -194,24 +258,23 @@ impl ImageSource {
 
     /// Follows indexes from the name down to the digest of a manifest.
     async fn locate(&self) -> Result<Digest, SourceFault> {
-        let mut descriptor = self.root().await?;
+        let mut pointer = self.root().await?;
         let wanted = self.platform.clone().unwrap_or_else(Platform::host);
         for _ in 0..=DEPTH_MAX {
-            let what = format!("the document {}", descriptor.digest);
-            let digest = descriptor.digest(&what)?;
-            let known = lock(&self.documents).contains_key(&digest);
-            if !known && !descriptor.media_type.is_empty() && !manifest::is_index(&descriptor.media_type) {
-                return Ok(digest);
+            // Without a media type, only the document itself tells what it is.
+            if !pointer.media_type.is_empty() && !manifest::is_index(&pointer.media_type) {
+                return Ok(pointer.digest);
             }
-            let bytes = self.document(&digest, Some(descriptor.size), &what).await?;
+            let what = format!("the document {}", pointer.digest);
+            let bytes = self.document(Kind::Manifest, &pointer, &what).await?;
             match manifest::parse(&bytes, &what)? {
-                Document::Manifest(_) => return Ok(digest),
+                Document::Manifest(_) => return Ok(pointer.digest),
                 Document::Index(entries) => {
                     let no_platform = || SourceFault::NoPlatform {
                         wanted: wanted.to_string(),
                         held: platform::list(&entries),
                     };
-                    descriptor = wanted.choose(&entries).ok_or_else(no_platform)?.clone();
+                    pointer = Pointer::new(wanted.choose(&entries).ok_or_else(no_platform)?, &what)?;
                 }
             }
         }
@@ -219,42 +282,61 @@ impl ImageSource {
     }
 
     /// What the name itself points to.
-    async fn root(&self) -> Result<Descriptor, SourceFault> {
+    async fn root(&self) -> Result<Pointer, SourceFault> {
         match &self.backend {
             Backend::Layout(layout) => {
                 let layout = layout.clone();
-                blocking(move || layout.root()).await
+                Pointer::new(&blocking(move || layout.root()).await?, "index.json")
             }
             Backend::DockerArchive(_) => Err(SourceFault::Internal),
+            Backend::Registry(name, registry, _) => {
+                let digest = match (&name.digest, &name.tag) {
+                    (Some(digest), _) => *digest,
+                    (None, tag) => {
+                        let tag = tag.as_deref().unwrap_or("latest");
+                        let bytes = registry.document(Object::Manifest(tag)).await?;
+                        let digest = Digest::of(&bytes);
+                        lock(&self.documents).insert(digest, bytes);
+                        digest
+                    }
+                };
+                Ok(Pointer { digest, size: None, media_type: String::new() })
+            }
         }
     }
 
     /// A verified document.
-    async fn document(&self, digest: &Digest, size: Option<u64>, what: &str) -> Result<Vec<u8>, SourceFault> {
-        if let Some(bytes) = lock(&self.documents).get(digest) {
+    async fn document(&self, kind: Kind, pointer: &Pointer, what: &str) -> Result<Vec<u8>, SourceFault> {
+        let Pointer { digest, size, .. } = *pointer;
+        if let Some(bytes) = lock(&self.documents).get(&digest) {
             return Ok(bytes.clone());
         }
         let bytes = match &self.backend {
             Backend::Layout(layout) => {
-                let (layout, digest) = (layout.clone(), *digest);
+                let layout = layout.clone();
                 blocking(move || layout.document(&digest)).await?
             }
+            Backend::Registry(_, registry, _) => match kind {
+                Kind::Manifest => registry.document(Object::Manifest(&digest.to_string())).await?,
+                Kind::Config => registry.document(Object::Blob(&digest, 0)).await?,
+            },
             Backend::DockerArchive(_) => return Err(SourceFault::Internal),
         };
-        verify(what, &bytes, digest, size)?;
-        lock(&self.documents).insert(*digest, bytes.clone());
+        verify(what, &bytes, &digest, size)?;
+        lock(&self.documents).insert(digest, bytes.clone());
         Ok(bytes)
     }
 
     async fn resolve_manifest(&self) -> Result<Image, SourceFault> {
         let digest = self.locate().await?;
-        let manifest_bytes = self.document(&digest, None, "the image manifest").await?;
-        let Document::Manifest(manifest) = manifest::parse(&manifest_bytes, "the image manifest")? else {
+        let what = "the image manifest";
+        let pointer = Pointer { digest, size: None, media_type: String::new() };
+        let manifest_bytes = self.document(Kind::Manifest, &pointer, what).await?;
+        let Document::Manifest(manifest) = manifest::parse(&manifest_bytes, what)? else {
             return Err(SourceFault::Unsupported("an image index poses as a manifest".into()));
         };
-        let Manifest { config, .. } = &manifest;
-        let config_digest = config.digest("the image manifest")?;
-        let config = self.document(&config_digest, Some(config.size), "the image config").await?;
+        let pointer = Pointer::new(&manifest.config, what)?;
+        let config = self.document(Kind::Config, &pointer, "the image config").await?;
         let parsed = Config::parse(&config)?;
         let layers = manifest.layers(&parsed.diff_ids()?)?;
         self.image(digest, manifest_bytes, config, &parsed, layers)
