@@ -4,8 +4,7 @@
 //! device. Every table counts as zeroed, because unwritten chunks are.
 
 use super::checksum::{crc, halves, put, words};
-use super::{BLOCK_LEN, CHECKSUM_SEED, FIRST_INODE, GROUP_BLOCKS, GROUP_INODES, Layout};
-use crate::tree::NodeId;
+use super::{BLOCK_LEN, CHECKSUM_SEED, FIRST_INODE, GROUP_BLOCKS, GROUP_INODES, Layout, Owner};
 
 /// Length of a descriptor with the 64bit feature.
 pub(super) const DESCRIPTOR_LEN: usize = 64;
@@ -120,20 +119,21 @@ pub(super) fn inode_bitmap(layout: &Layout, group: u32, out: &mut [u8]) -> Inode
     out[GROUP_INODES as usize / 8..].fill(0xff);
     let mut state = InodeUse { used: 0, directories: 0, end: 0 };
     let first = group * GROUP_INODES + 1;
-    let mut mark = |ino: u32, node: Option<NodeId>| {
+    let mut mark = |ino: u32, owner: Option<Owner>| {
         let at = ino - first;
         state.used += 1;
         state.end = state.end.max(at + 1);
         set_bits(out, u64::from(at), u64::from(at) + 1);
-        let directory = node.is_some_and(|id| layout.nodes[id.index()].directory().is_some());
+        let directory =
+            matches!(owner, Some(Owner::Node(id)) if layout.nodes[id.index()].directory().is_some());
         state.directories += u32::from(directory);
     };
     if group == 0 {
         // reserved numbers are used; the root directory, among them, is marked below
         (1..FIRST_INODE).filter(|&ino| ino != super::ROOT_INODE).for_each(|ino| mark(ino, None));
     }
-    for &(ino, node) in layout.inodes_in(first, first + GROUP_INODES) {
-        mark(ino, Some(node));
+    for &(ino, owner) in layout.inodes_in(first, first + GROUP_INODES) {
+        mark(ino, Some(owner));
     }
     state
 }

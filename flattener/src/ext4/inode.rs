@@ -4,15 +4,16 @@
 //! are 0. Times beyond what ext4 can say become the nearest it can, as in the kernel.
 
 use super::checksum::{crc, halves, inode_seed, put, words};
-use super::xattr::Split;
+use super::xattr::{Split, value_hash};
 use super::{INODE_LEN, Layout, extent};
-use crate::layer::entry::Timestamp;
+use crate::layer::entry::{FileContent, Timestamp};
 use crate::tree::{Node, NodeId, NodeKind};
 
 /// Longest link target that lives in the inode.
 pub(super) const FAST_LINK: usize = 59;
 const EXTENTS: u32 = 0x8_0000;
 const INDEX: u32 = 0x1000;
+const VALUE: u32 = 0x20_0000;
 /// Where the 60 bytes of block map, link target or device number are.
 const MAP: usize = 0x28;
 /// Bytes of fields beyond the classic 128.
@@ -30,7 +31,9 @@ impl Layout {
         let home = &self.homes[id.index()];
         let split = Split::plan(node.xattrs()).unwrap_or_default();
         common(node, out);
-        let mut blocks = u64::from(split.has_block());
+        // values with inodes of their own count for their owner, too
+        let values = split.outside().map(|value| (value.len() as u64).div_ceil(super::BLOCK));
+        let mut blocks = u64::from(split.has_block()) + values.sum::<u64>();
         if split.has_block() {
             let (low, high) = words(home.xattrs);
             put(out, 0x68, &low);
@@ -84,6 +87,35 @@ impl Layout {
         put(out, 0x74, &high[..2]);
         split.encode_inline(&mut out[0xa0..INODE_LEN]);
         let (low, high) = halves(crc(inode_seed(ino), out));
+        put(out, 0x7c, &low);
+        put(out, 0x82, &high);
+    }
+
+    /// Fills the inode of an attribute value, which is all zeros. Its access time is the
+    /// value's checksum, its version the number of references, as the kernel has it.
+    pub(super) fn encode_value_inode(&self, value: u32, out: &mut [u8]) {
+        let home = &self.values[value as usize];
+        let owner = &self.nodes[home.node.index()];
+        let (hash, length) = self.with_value(value, |bytes| (value_hash(bytes), bytes.len() as u64));
+        let blocks = length.div_ceil(super::BLOCK);
+        let file = Node {
+            kind: NodeKind::File(FileContent::default()),
+            mode: 0o600,
+            mtime: Timestamp::default(),
+            xattrs: None,
+            ..owner.clone()
+        };
+        common(&file, out);
+        let (seconds, extra) = encode_time(Timestamp { seconds: i64::from(hash), nanoseconds: 0 });
+        put(out, 0x08, &seconds);
+        put(out, 0x8c, &extra);
+        put(out, 0x24, &1_u32.to_le_bytes());
+        put(out, 0x1a, &1_u16.to_le_bytes());
+        put(out, 0x20, &(EXTENTS | VALUE).to_le_bytes());
+        put(out, 0x04, &words(length).0);
+        put(out, 0x1c, &words(blocks * 8).0);
+        extent::encode_root(&extent::dense(blocks), home.data, 0, &mut out[MAP..MAP + 60]);
+        let (low, high) = halves(crc(inode_seed(home.ino), out));
         put(out, 0x7c, &low);
         put(out, 0x82, &high);
     }

@@ -216,6 +216,27 @@ enum What {
     Xattrs(NodeId),
     /// The blocks of an extent tree.
     Extents(NodeId),
+    /// An extended attribute value with an inode of its own.
+    Value(u32),
+}
+
+/// Whose an inode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    /// A node of the tree.
+    Node(NodeId),
+    /// An extended attribute value.
+    Value(u32),
+}
+
+/// An extended attribute value with an inode of its own.
+#[derive(Debug, Clone, Copy)]
+struct ValueHome {
+    node: NodeId,
+    /// Which of the node's values outside.
+    index: usize,
+    ino: u32,
+    data: u64,
 }
 
 /// A run of blocks with one owner.
@@ -242,8 +263,10 @@ struct Home {
 pub struct Layout {
     nodes: Vec<Node>,
     homes: Vec<Home>,
-    /// Numbers in use with their nodes, ascending.
-    inodes: Vec<(u32, NodeId)>,
+    /// Numbers in use with their owners, ascending.
+    inodes: Vec<(u32, Owner)>,
+    /// Attribute values with inodes of their own, those of a node next to each other.
+    values: Vec<ValueHome>,
     /// What lies where, ascending and disjoint.
     pieces: Vec<Piece>,
     directories: HashMap<NodeId, dir::Contents>,

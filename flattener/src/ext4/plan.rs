@@ -14,8 +14,8 @@ use super::geometry::Geometry;
 use super::space::{Breaks, Space, alignment, coarse};
 use super::xattr::Split;
 use super::{
-    BLOCK, CHUNK_BLOCKS, Counts, FilesystemIdentity, Home, Layout, LayoutError, Limit, Piece, What, group,
-    numbers, superblock,
+    BLOCK, CHUNK_BLOCKS, Counts, FilesystemIdentity, Home, Layout, LayoutError, Limit, Owner, Piece,
+    ValueHome, What, group, numbers, superblock,
 };
 use crate::layer::entry::{FileContent, LayerIndex};
 use crate::tree::{LayerRecord, Node, NodeId, NodeKind, Tree};
@@ -38,6 +38,7 @@ struct Planner {
     homes: Vec<Home>,
     pieces: Vec<Piece>,
     extents: HashMap<NodeId, Vec<extent::Extent>>,
+    values: Vec<ValueHome>,
     counts: Counts,
     /// Next free chunk.
     next: u64,
@@ -57,6 +58,7 @@ impl Layout {
             homes,
             pieces: Vec::new(),
             extents: HashMap::new(),
+            values: Vec::new(),
             counts: Counts::default(),
             next: Geometry::DATA / CHUNK_BLOCKS,
         };
@@ -68,6 +70,7 @@ impl Layout {
             planner.place_data(record);
         }
         directories.shrink_to_fit();
+        let last_inode = planner.place_values(last_inode);
         planner.finish(directories, last_inode, identity)
     }
 }
@@ -84,16 +87,19 @@ impl Planner {
         fixed_pieces(geometry, &mut pieces);
         pieces.sort_unstable_by_key(|piece| piece.start);
         debug_assert!(pieces.windows(2).all(|pair| pair[0].start + pair[0].blocks <= pair[1].start));
-        let mut inodes: Vec<(u32, NodeId)> = (0..self.nodes.len())
+        let values = (0_u32..).zip(&self.values).map(|(index, value)| (value.ino, Owner::Value(index)));
+        let mut inodes: Vec<(u32, Owner)> = (0..self.nodes.len())
             .filter_map(NodeId::new)
             .filter(|id| self.nodes[id.index()].is_live())
-            .map(|id| (self.homes[id.index()].ino, id))
+            .map(|id| (self.homes[id.index()].ino, Owner::Node(id)))
+            .chain(values)
             .collect();
         inodes.sort_unstable();
         let mut layout = Layout {
             nodes: self.nodes,
             homes: self.homes,
             inodes,
+            values: self.values,
             pieces,
             directories,
             extents: self.extents,
@@ -262,6 +268,31 @@ impl Planner {
             }
         }
         self.next = start + coarse(space.end() - start);
+    }
+
+    /// Gives attribute values that need it inodes and blocks, behind everything else: they
+    /// are rare. The last number in use.
+    fn place_values(&mut self, last_inode: u64) -> u64 {
+        let mut next = last_inode;
+        let mut block = self.next * CHUNK_BLOCKS;
+        for id in (0..self.nodes.len()).filter_map(NodeId::new) {
+            let node = &self.nodes[id.index()];
+            if !node.is_live() || node.xattrs.is_none() {
+                continue;
+            }
+            let Ok(split) = Split::plan(node.xattrs()) else { continue };
+            for (index, value) in split.outside().enumerate() {
+                next += 1;
+                let ino = u32::try_from(next).expect("numbers stay below 2^32");
+                let blocks = (value.len() as u64).div_ceil(BLOCK);
+                let what = What::Value(u32::try_from(self.values.len()).expect("fewer than inodes"));
+                self.values.push(ValueHome { node: id, index, ino, data: block });
+                self.pieces.push(Piece { start: block, blocks, what });
+                block += blocks;
+            }
+        }
+        self.next = block.div_ceil(CHUNK_BLOCKS);
+        next
     }
 
     fn align(&mut self, chunks: u64) {

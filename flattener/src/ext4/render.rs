@@ -6,7 +6,7 @@
 use super::dir::Target;
 use super::xattr::Split;
 use super::{
-    BLOCK, BLOCK_LEN, CHUNK_BLOCKS, CHUNK_LEN, FileSource, GROUP_INODES, INODE_LEN, Layout, Piece,
+    BLOCK, BLOCK_LEN, CHUNK_BLOCKS, CHUNK_LEN, FileSource, GROUP_INODES, INODE_LEN, Layout, Owner, Piece,
     RenderError, What, extent, group, inode,
 };
 use crate::tree::{NodeId, NodeKind};
@@ -86,10 +86,24 @@ impl Layout {
     }
 
     /// Used inodes with numbers from `first` to below `end`.
-    pub(super) fn inodes_in(&self, first: u32, end: u32) -> &[(u32, NodeId)] {
+    pub(super) fn inodes_in(&self, first: u32, end: u32) -> &[(u32, Owner)] {
         let from = self.inodes.partition_point(|&(ino, _)| ino < first);
         let to = self.inodes.partition_point(|&(ino, _)| ino < end);
         &self.inodes[from..to]
+    }
+
+    /// Number of the first inode with a value of this node; 0 if it has none.
+    fn first_value(&self, id: NodeId) -> u32 {
+        let at = self.values.partition_point(|value| value.node < id);
+        self.values.get(at).filter(|value| value.node == id).map_or(0, |value| value.ino)
+    }
+
+    /// Does something with an attribute value that has an inode of its own.
+    pub(super) fn with_value<T: Default>(&self, value: u32, act: impl FnOnce(&[u8]) -> T) -> T {
+        let home = &self.values[value as usize];
+        // planned once without an error, and again every time the same
+        let split = Split::plan(self.nodes[home.node.index()].xattrs()).unwrap_or_default();
+        split.outside().nth(home.index).map_or_else(T::default, act)
     }
 
     /// Fills a file's blocks from its block `index` on.
@@ -157,9 +171,13 @@ impl Layout {
             }
             What::InodeTables => {
                 let first = small(index) * BLOCK_INODES + 1;
-                for &(ino, node) in self.inodes_in(first, first + BLOCK_INODES) {
+                for &(ino, owner) in self.inodes_in(first, first + BLOCK_INODES) {
                     let at = (ino - first) as usize * INODE_LEN;
-                    self.encode_inode(ino, node, &mut out[at..at + INODE_LEN]);
+                    let out = &mut out[at..at + INODE_LEN];
+                    match owner {
+                        Owner::Node(id) => self.encode_inode(ino, id, out),
+                        Owner::Value(value) => self.encode_value_inode(value, out),
+                    }
                 }
             }
             What::Directory(id) => {
@@ -177,13 +195,18 @@ impl Layout {
             }
             What::Xattrs(id) => {
                 if let Ok(split) = Split::plan(self.nodes[id.index()].xattrs()) {
-                    split.encode_block(piece.start, out);
+                    split.encode_block(piece.start, self.first_value(id), out);
                 }
             }
             What::Extents(id) => {
                 let home = &self.homes[id.index()];
                 extent::encode_block(&self.extents[&id], home.data, home.extents, index, home.ino, out);
             }
+            What::Value(value) => self.with_value(value, |bytes| {
+                let rest = &bytes[position(index * BLOCK)..];
+                let length = rest.len().min(BLOCK_LEN);
+                out[..length].copy_from_slice(&rest[..length]);
+            }),
             What::Data(_) => unreachable!("rendered from the source"),
         }
     }

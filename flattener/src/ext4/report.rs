@@ -45,9 +45,7 @@ impl Layout {
             Some(What::BlockBitmaps(_) | What::InodeBitmaps(_)) => ChunkUse::Bitmaps,
             Some(What::InodeTables) => ChunkUse::Inodes,
             Some(What::Data(_)) => ChunkUse::Data,
-            Some(What::Directory(_) | What::Symlink(_) | What::Xattrs(_) | What::Extents(_)) => {
-                ChunkUse::Metadata
-            }
+            Some(_) => ChunkUse::Metadata,
         }
     }
 

@@ -12,6 +12,8 @@ use super::{
 const COMPATIBLE: u32 = 0x8 | 0x20 | 0x200;
 /// filetype, extents, 64bit, flex_bg, metadata_csum_seed.
 const INCOMPATIBLE: u32 = 0x2 | 0x40 | 0x80 | 0x200 | 0x2000;
+/// ea_inode, only where it is needed: not every reader knows it.
+const VALUE_INODES: u32 = 0x400;
 /// sparse_super, large_file, huge_file, dir_nlink, extra_isize, metadata_csum.
 const READ_ONLY_COMPATIBLE: u32 = 0x1 | 0x2 | 0x8 | 0x20 | 0x40 | 0x400;
 /// Where the superblock starts.
@@ -31,7 +33,8 @@ pub(super) fn encode(layout: &Layout, groups: &Groups, identity: &FilesystemIden
     put(block, 0x54, &FIRST_INODE.to_le_bytes());
     put(block, 0x58, &u16::try_from(INODE_LEN).expect("256").to_le_bytes());
     put(block, 0x5c, &COMPATIBLE.to_le_bytes());
-    put(block, 0x60, &INCOMPATIBLE.to_le_bytes());
+    let values = if layout.values.is_empty() { 0 } else { VALUE_INODES };
+    put(block, 0x60, &(INCOMPATIBLE | values).to_le_bytes());
     put(block, 0x64, &READ_ONLY_COMPATIBLE.to_le_bytes());
     put(block, 0x68, &identity.uuid);
     put(block, 0x78, &identity.label);

@@ -1,7 +1,8 @@
 //! Extended attributes: names to ext4's namespaces, values into the inode or into a block.
 //!
 //! Attributes are taken in the on-disk order (namespace, name length, name); each goes into
-//! the 96 bytes after the inode's fields if it still fits there, else into one block.
+//! the 96 bytes after the inode's fields if it still fits there, else into one block. If
+//! that overflows, the largest values get inodes of their own (feature `ea_inode`).
 
 use std::borrow::Cow;
 
@@ -15,6 +16,8 @@ const MAGIC: u32 = 0xea02_0000;
 /// Bytes before the first entry: in the inode the magic, in a block the header.
 const INLINE_HEADER: usize = 4;
 const BLOCK_HEADER: usize = 32;
+/// Linux's limit for one value.
+const MAX_VALUE: usize = 65536;
 /// Entries end with four zero bytes.
 const END: usize = 4;
 
@@ -24,8 +27,11 @@ pub enum XattrError {
     /// A name that Linux cannot hold.
     #[error("extended attribute name of {0} bytes; 1 to 255 are possible behind the namespace")]
     Name(usize),
-    /// More than one block.
-    #[error("extended attributes of {0} bytes; at most one block of 4096 fits")]
+    /// A value that Linux cannot hold.
+    #[error("extended attribute value of {0} bytes; at most 65536 are possible")]
+    Value(usize),
+    /// More than one block, even with all values elsewhere.
+    #[error("extended attributes of {0} bytes without their values; at most one block of 4096 fits")]
     TooLarge(usize),
 }
 
@@ -35,6 +41,8 @@ struct Attribute<'a> {
     namespace: u8,
     name: &'a [u8],
     value: Cow<'a, [u8]>,
+    /// Whether the value is in an inode of its own.
+    outside: bool,
 }
 
 /// Where a node's attributes go.
@@ -52,16 +60,20 @@ impl Attribute<'_> {
     }
 
     fn value_size(&self) -> usize {
-        self.value.len().next_multiple_of(4)
+        if self.outside { 0 } else { self.value.len().next_multiple_of(4) }
     }
 
     fn size(&self) -> usize {
         self.entry_size() + self.value_size()
     }
 
-    /// The kernel's hash of name and value; readers check it.
+    /// The kernel's hash of name and value; readers check it. Of a value outside, its
+    /// checksum counts.
     fn hash(&self) -> u32 {
         let name = self.name.iter().fold(0_u32, |h, &byte| h.rotate_left(5) ^ u32::from(byte));
+        if self.outside {
+            return name.rotate_left(16) ^ value_hash(&self.value);
+        }
         self.value.chunks(4).fold(name, |h, group| {
             let mut word = [0; 4];
             word[..group.len()].copy_from_slice(group);
@@ -70,12 +82,17 @@ impl Attribute<'_> {
     }
 }
 
+/// What the inode of a value says about it.
+pub(super) fn value_hash(value: &[u8]) -> u32 {
+    crc(CHECKSUM_SEED, value)
+}
+
 /// `None` for a namespace that ext4 does not have.
 fn translate<'a>(name: &'a [u8], value: &'a [u8]) -> Result<Option<Attribute<'a>>, XattrError> {
     let lists: [(&[u8], u8); 2] = [(b"system.posix_acl_access", 2), (b"system.posix_acl_default", 3)];
     if let Some((_, namespace)) = lists.into_iter().find(|(list, _)| *list == name) {
         let value = disk_acl(value);
-        return Ok(value.map(|v| Attribute { namespace, name: &[], value: Cow::Owned(v) }));
+        return Ok(value.map(|v| Attribute { namespace, name: &[], value: Cow::Owned(v), outside: false }));
     }
     let prefixes: [(&[u8], u8); 3] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6)];
     for (prefix, namespace) in prefixes {
@@ -83,7 +100,10 @@ fn translate<'a>(name: &'a [u8], value: &'a [u8]) -> Result<Option<Attribute<'a>
             if name.is_empty() || name.len() > 255 {
                 return Err(XattrError::Name(name.len()));
             }
-            return Ok(Some(Attribute { namespace, name, value: Cow::Borrowed(value) }));
+            if value.len() > MAX_VALUE {
+                return Err(XattrError::Value(value.len()));
+            }
+            return Ok(Some(Attribute { namespace, name, value: Cow::Borrowed(value), outside: false }));
         }
     }
     Ok(None)
@@ -127,7 +147,19 @@ impl<'a> Split<'a> {
                 split.block.push(attribute);
             }
         }
-        if block > 4096 { Err(XattrError::TooLarge(block)) } else { Ok(split) }
+        while block > 4096 {
+            let largest =
+                split.block.iter_mut().filter(|a| a.value_size() > 0).max_by_key(|a| a.value_size());
+            let largest = largest.ok_or(XattrError::TooLarge(block))?;
+            block -= largest.value_size();
+            largest.outside = true;
+        }
+        Ok(split)
+    }
+
+    /// Values that need inodes of their own, in order.
+    pub(super) fn outside(&self) -> impl Iterator<Item = &[u8]> {
+        self.block.iter().filter(|attribute| attribute.outside).map(|attribute| &*attribute.value)
     }
 
     /// Whether a block is needed.
@@ -140,16 +172,17 @@ impl<'a> Split<'a> {
         if !self.inline.is_empty() {
             put(out, 0, &MAGIC.to_le_bytes());
             // values are counted from the first entry here
-            encode_entries(&self.inline, INLINE_HEADER, INLINE_HEADER, &mut out[..INLINE]);
+            encode_entries(&self.inline, INLINE_HEADER, INLINE_HEADER, 0, &mut out[..INLINE]);
         }
     }
 
-    /// Fills the attribute block, which lies at block number `at`.
-    pub(super) fn encode_block(&self, at: u64, out: &mut [u8]) {
+    /// Fills the attribute block, which lies at block number `at`. Values outside are in
+    /// inodes from `first_value` on.
+    pub(super) fn encode_block(&self, at: u64, first_value: u32, out: &mut [u8]) {
         put(out, 0, &MAGIC.to_le_bytes());
         put(out, 4, &1_u32.to_le_bytes()); // references
         put(out, 8, &1_u32.to_le_bytes()); // blocks
-        encode_entries(&self.block, BLOCK_HEADER, 0, out);
+        encode_entries(&self.block, BLOCK_HEADER, 0, first_value, out);
         let hash = self.block.iter().fold(0_u32, |h, attribute| h.rotate_left(16) ^ attribute.hash());
         put(out, 12, &hash.to_le_bytes());
         let checksum = crc(crc(CHECKSUM_SEED, &at.to_le_bytes()), out);
@@ -157,23 +190,34 @@ impl<'a> Split<'a> {
     }
 }
 
-/// Entries upwards from `first`, values downwards from the end.
-fn encode_entries(attributes: &[Attribute<'_>], first: usize, origin: usize, out: &mut [u8]) {
+/// Entries upwards from `first`, values downwards from the end, or in inodes from
+/// `next_value` on.
+fn encode_entries(
+    attributes: &[Attribute<'_>],
+    first: usize,
+    origin: usize,
+    mut next_value: u32,
+    out: &mut [u8],
+) {
     let mut at = first;
     let mut value_at = out.len();
     for attribute in attributes {
         let short = |value: usize| u16::try_from(value).expect("within a block").to_le_bytes();
         let name_length = u8::try_from(attribute.name.len()).expect("at most 255");
-        let value_length = u32::try_from(attribute.value.len()).expect("within a block");
-        value_at -= attribute.value_size();
+        let value_length = u32::try_from(attribute.value.len()).expect("at most 65536");
         put(out, at, &[name_length, attribute.namespace]);
-        // an empty value has no place
-        let offset = if attribute.value.is_empty() { 0 } else { value_at - origin };
-        put(out, at + 2, &short(offset));
         put(out, at + 8, &value_length.to_le_bytes());
         put(out, at + 12, &attribute.hash().to_le_bytes());
         put(out, at + 16, attribute.name);
-        put(out, value_at, &attribute.value);
+        if attribute.outside {
+            put(out, at + 4, &next_value.to_le_bytes());
+            next_value += 1;
+        } else if !attribute.value.is_empty() {
+            // an empty value has no place
+            value_at -= attribute.value_size();
+            put(out, at + 2, &short(value_at - origin));
+            put(out, value_at, &attribute.value);
+        }
         at += attribute.entry_size();
     }
 }

@@ -231,6 +231,27 @@ fn attributes_of_all_kinds() {
 }
 
 #[test]
+fn values_too_large_for_a_block_have_inodes() {
+    let mut b = Builder::default();
+    for (name, sizes) in [("one", &[5000, 10][..]), ("three", &[65536, 4096, 3000]), ("fits", &[2000, 1900])]
+    {
+        let mut meta = metadata(0o644);
+        let values = sizes.iter().zip(0_u8..);
+        meta.xattrs = values.map(|(&n, at)| (format!("user.{at}").into_bytes(), vec![at; n])).collect();
+        b.push(path(name), EntryKind::Fifo, meta);
+    }
+    let image = Image::new(&[b.build()]);
+    check(&image.file);
+    let list = debugfs(&image, "ea_list /three");
+    assert!(list.contains("user.0 (65536)") && list.contains("user.2 (3000)"), "{list}");
+    let mut meta = metadata(0o644);
+    meta.xattrs = vec![(b"user.x".to_vec(), vec![0; 65537])];
+    b.push(path("over"), EntryKind::Fifo, meta);
+    let error = Layout::plan(Tree::apply(&[b.build()]).unwrap(), &identity()).unwrap_err();
+    assert!(error.to_string().contains("/over: extended attribute value of 65537 bytes"), "{error}");
+}
+
+#[test]
 fn layers_replace_and_remove() {
     let mut base = Builder::default();
     base.dir("a").dir("a/b").file("a/b/f", 5000).file("a/g", 300_000).file("x", 7).dir("keep");

@@ -107,6 +107,11 @@ fn attributes(b: &mut Builder) {
     meta.xattrs.push((b"system.posix_acl_default".to_vec(), acl));
     meta.xattrs.sort();
     b.push(path("attributed"), EntryKind::Directory, meta);
+    let mut large = metadata(0o700);
+    large.xattrs =
+        (1..5_u16).map(|n| (format!("user.l{n}").into_bytes(), vec![b'a'; usize::from(n) * 16384])).collect();
+    large.xattrs.push((b"user.small".to_vec(), vec![9; 2000]));
+    b.push(path("values"), EntryKind::Directory, large);
     let mut small = metadata(0o711);
     small.xattrs = vec![(b"security.capability".to_vec(), cap.to_vec())];
     let content = b.content(7, &[(0, 7)]);
@@ -204,6 +209,7 @@ fn privileged_the_kernel_writes_and_leaves_no_fault() {
     fs::write(root.join("large"), vec![3; 50 << 20]).unwrap();
     fs::remove_file(root.join("holes")).unwrap();
     fs::remove_file(root.join("attributes")).unwrap();
+    rustix::fs::removexattr(root.join("values"), "user.l3").unwrap();
     fs::rename(root.join("usr"), root.join("attributed/usr")).unwrap();
     fs::OpenOptions::new().append(true).open(root.join("sparse")).unwrap().set_len(1 << 20).unwrap();
     let content = b"through an old inode".to_vec();
