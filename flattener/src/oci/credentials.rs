@@ -200,12 +200,17 @@ struct HelperAnswer {
 /// Asks `docker-credential-NAME get`; `None` when it knows nothing of the host.
 async fn ask_helper(name: &str, host: &str) -> Result<Option<Credential>, SourceFault> {
     let program = format!("docker-credential-{name}");
-    let fault = |reason: String| SourceFault::Credentials { place: program.clone(), reason };
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
-        return Err(fault("that is not the name of a helper".into()));
+        let reason = "that is not the name of a helper".into();
+        return Err(SourceFault::Credentials { place: program, reason });
     }
+    ask_program(&program, host).await
+}
+
+async fn ask_program(program: &str, host: &str) -> Result<Option<Credential>, SourceFault> {
+    let fault = |reason: String| SourceFault::Credentials { place: program.to_owned(), reason };
     let server = if host == "docker.io" { "https://index.docker.io/v1/" } else { host };
-    let run = run_helper(&program, server);
+    let run = run_helper(program, server);
     let (success, answer) = match tokio::time::timeout(HELPER_TIMEOUT, run).await {
         Ok(result) => result.map_err(|error| fault(format!("it cannot be run ({})", error.kind())))?,
         Err(_) => return Err(fault(format!("it did not answer within {} s", HELPER_TIMEOUT.as_secs()))),
@@ -301,6 +306,35 @@ mod tests {
         let defaults = places(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r")], None);
         let want = ["/r/containers/auth.json", "/h/.config/containers/auth.json", "/h/.docker/config.json"];
         assert_eq!(defaults.files, want.map(PathBuf::from));
+    }
+
+    #[tokio::test]
+    async fn helpers_answer_fail_or_know_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = dir.path().join("text");
+        let program = dir.path().join("docker-credential-test");
+        for (script, want) in [
+            (
+                r#"read s; echo "{\"ServerURL\":\"$s\",\"Username\":\"$1 $s\",\"Secret\":\"x\"}""#,
+                "get q.io x",
+            ),
+            (r#"echo '{"Username":"<token>","Secret":"y"}'"#, "<token> y"),
+            ("echo credentials not found in native keychain; exit 1", "none"),
+            ("echo geheim; exit 1", "it failed"),
+            ("echo geheim", "its answer is not"),
+        ] {
+            std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+            // Copied by another process, so that no thread of ours holds the program open.
+            let mut install = std::process::Command::new("install");
+            assert!(install.args(["-m", "755"]).arg(&text).arg(&program).status().unwrap().success());
+            let got = match ask_program(program.to_str().unwrap(), "q.io").await {
+                Ok(Some(Credential::Basic { username, password })) => format!("{username} {}", *password),
+                Ok(Some(Credential::Identity(token))) => format!("<token> {}", *token),
+                Ok(None) => "none".into(),
+                Err(fault) => fault.to_string(),
+            };
+            assert!(got.contains(want) && !got.contains("geheim"), "{got}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 
 /// Indexes inside indexes that are followed.
 const DEPTH_MAX: u32 = 4;
@@ -86,6 +87,9 @@ pub struct ImageSource {
     reference: ImageRef,
     platform: Option<Platform>,
     backend: Backend,
+    /// The manifest that the name meant when it was first asked for: a tag that moves later
+    /// does not mix two images.
+    located: OnceCell<Digest>,
     /// Verified documents, so that [`ImageSource::resolve`] after [`ImageSource::digest`]
     /// asks nothing twice. A handful: the chain from the name to the image.
     documents: Mutex<HashMap<Digest, Vec<u8>>>,
@@ -140,6 +144,7 @@ pub async fn open(reference: &ImageRef, options: &SourceOptions) -> Result<Image
         reference: reference.clone(),
         platform: options.platform.clone(),
         backend,
+        located: OnceCell::new(),
         documents: Mutex::default(),
         members: Mutex::default(),
     })
@@ -209,7 +214,7 @@ impl ImageSource {
     pub async fn digest(&self) -> Result<Digest, SourceError> {
         let digest = match &self.backend {
             Backend::DockerArchive(_) => return Ok(self.resolve().await?.manifest_digest),
-            _ => self.locate().await,
+            _ => self.located().await,
         };
         digest.map_err(|fault| self.error(fault))
     }
@@ -254,6 +259,10 @@ impl ImageSource {
 
     fn error(&self, fault: SourceFault) -> SourceError {
         SourceError::new(&self.reference, fault)
+    }
+
+    async fn located(&self) -> Result<Digest, SourceFault> {
+        self.located.get_or_try_init(|| self.locate()).await.copied()
     }
 
     /// Follows indexes from the name down to the digest of a manifest.
@@ -328,7 +337,7 @@ impl ImageSource {
     }
 
     async fn resolve_manifest(&self) -> Result<Image, SourceFault> {
-        let digest = self.locate().await?;
+        let digest = self.located().await?;
         let what = "the image manifest";
         let pointer = Pointer { digest, size: None, media_type: String::new() };
         let manifest_bytes = self.document(Kind::Manifest, &pointer, what).await?;
