@@ -4,4 +4,5 @@ pub mod catalog;
 pub mod dir;
 pub mod keyring;
 pub mod memory;
+pub mod settings;
 pub mod store;
