@@ -42,7 +42,7 @@ impl Drop for Mounted {
     }
 }
 
-fn hard_cases() -> Vec<Layer> {
+pub(super) fn hard_cases() -> Vec<Layer> {
     let mut b = Builder::default();
     let at = |name: &str| LayerPath::parse(name.as_bytes()).unwrap();
     b.push(at(""), EntryKind::Directory, metadata(0o751));
@@ -187,6 +187,14 @@ fn compare_attributes(node: &Node, at: &Path) {
 fn privileged_the_kernel_reads_what_the_tree_says() {
     let image = Image::new(&hard_cases());
     check(&image.file);
+    let Some(mounted) = Mounted::new(&image.file, "ro") else { return };
+    compare(&image.tree, mounted.path());
+}
+
+#[test]
+fn privileged_the_kernel_finds_colliding_names() {
+    let (mut b, _) = colliding_names();
+    let image = Image::new(&[b.build()]);
     let Some(mounted) = Mounted::new(&image.file, "ro") else { return };
     compare(&image.tree, mounted.path());
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use ext4_view::Ext4;
 
+use crate::ext4::hash::directory_hash;
 use crate::ext4::{FileSource, FilesystemIdentity, Layout};
 use crate::layer::entry::{
     EntryKind, FileContent, Layer, LayerEntry, LayerIndex, LayerPath, Metadata, Segment, Timestamp,
@@ -118,6 +119,23 @@ impl Builder {
     pub(crate) fn build(&mut self) -> Layer {
         std::mem::take(&mut self.layer)
     }
+}
+
+/// A directory `d` in which two names with the same hash, also returned, are the last of the
+/// first leaf and the first of the second.
+pub(crate) fn colliding_names() -> (Builder, u32) {
+    // entries of 256 bytes: 15 in a leaf; the pair takes the 15th and 16th place
+    let name = |number: u32| format!("{number:0>248}");
+    let mut hashed: Vec<(u32, u32)> =
+        (0..150_000).map(|number| (directory_hash(name(number).as_bytes()), number)).collect();
+    hashed.sort_unstable();
+    let pair = hashed.windows(2).position(|w| w[0].0 == w[1].0).expect("birthdays");
+    assert!(pair >= 14 && hashed[pair - 1].0 != hashed[pair].0);
+    let mut b = Builder::default();
+    for (_, number) in &hashed[pair - 14..pair + 40] {
+        b.file(&format!("d/{}", name(*number)), 1);
+    }
+    (b, hashed[pair].0)
 }
 
 pub(crate) fn identity() -> FilesystemIdentity {
