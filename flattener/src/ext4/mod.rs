@@ -270,7 +270,7 @@ pub struct Layout {
     /// What lies where, ascending and disjoint.
     pieces: Vec<Piece>,
     directories: HashMap<NodeId, dir::Contents>,
-    /// Extents of files with more than four.
+    /// Extents of files with more than four, or with many segments.
     extents: HashMap<NodeId, Vec<extent::Extent>>,
     geometry: Geometry,
     /// Superblock and group descriptors, from byte 0 of the device.

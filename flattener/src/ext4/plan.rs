@@ -30,6 +30,8 @@ const GROUP_CHUNKS: u64 = 256;
 const DIRECTORY_BLOCKS: u64 = 4 * 32768;
 /// ext4 files end before block 2³² − 1.
 const MAX_FILE: u64 = (u32::MAX as u64) * BLOCK;
+/// Files with more segments keep their extents, though they may be few.
+const MANY_SEGMENTS: usize = 16;
 /// Most names of a file.
 const MAX_LINKS: u32 = 65000;
 
@@ -243,9 +245,13 @@ impl Planner {
             let at = space.take(tree);
             self.homes[id.index()].extents = at;
             self.add_if(live, at, tree, What::Extents(id));
-            if live && let NodeKind::File(content) = &self.nodes[id.index()].kind {
-                self.extents.insert(id, extent::extents(content));
-            }
+        }
+        // kept where making them again for every chunk would take long
+        if live
+            && let NodeKind::File(content) = &self.nodes[id.index()].kind
+            && (tree > 0 || content.segments.len() > MANY_SEGMENTS)
+        {
+            self.extents.insert(id, extent::extents(content));
         }
     }
 

@@ -88,6 +88,9 @@ pub enum Reason {
     /// Paths and links so long that following them all would take hours.
     #[error("the paths and symbolic links of the layer are too long on average to follow them all")]
     TooManySteps,
+    /// Entries far below directories that nothing describes.
+    #[error("too many directories on the way that the layer has no entries for")]
+    TooManyImplied,
     /// More nodes than inode numbers.
     #[error("more than {} files and directories", Tree::MAX_NODES)]
     TooManyNodes,
@@ -106,6 +109,8 @@ pub struct Tree {
     records: Vec<LayerRecord>,
     /// Path components that the current layer may still follow.
     steps_left: u64,
+    /// Directories without an entry of their own that the current layer may still imply.
+    implied_left: u64,
 }
 
 impl Default for Tree {
@@ -126,6 +131,12 @@ impl Tree {
     /// Path components that any layer may follow; a few seconds of work.
     const SPARE_STEPS: u64 = 1 << 26;
 
+    /// Directories that a layer may imply per entry: one hostile path implies 8,000, and
+    /// memory must stay in proportion to the entries.
+    const IMPLIED_PER_ENTRY: u64 = 4;
+    /// Directories that any layer may imply.
+    const SPARE_IMPLIED: u64 = 65_536;
+
     /// An image without layers: a root directory, mode 0755, owner 0:0, time 0.
     #[must_use]
     pub fn new() -> Self {
@@ -136,6 +147,7 @@ impl Tree {
             attributed: Vec::new(),
             records: Vec::new(),
             steps_left: 0,
+            implied_left: 0,
         };
         tree.nodes.push(Node::implicit_directory(NodeId::ROOT, &[], LayerIndex(0)));
         tree.changed.push(NodeId::ROOT);
@@ -160,7 +172,9 @@ impl Tree {
     /// # Errors
     /// [`TreeError`] for the first entry that cannot be applied.
     pub fn apply_layer(&mut self, layer: &Layer) -> Result<(), TreeError> {
-        self.steps_left = Self::SPARE_STEPS + layer.entries.len() as u64 * Self::STEPS_PER_ENTRY;
+        let entries = layer.entries.len() as u64;
+        self.steps_left = Self::SPARE_STEPS + entries * Self::STEPS_PER_ENTRY;
+        self.implied_left = Self::SPARE_IMPLIED + entries * Self::IMPLIED_PER_ENTRY;
         for entry in &layer.entries {
             self.apply_entry(entry).map_err(|reason| TreeError {
                 layer: self.current,

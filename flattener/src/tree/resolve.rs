@@ -79,6 +79,7 @@ impl Tree {
             Place::Directory(id) => Ok(id),
             Place::Blocked => Err(Reason::ParentNotDirectory(path.clone())),
             Place::Missing { base, names } => names.iter().try_fold(base, |parent, name| {
+                self.implied_left = self.implied_left.checked_sub(1).ok_or(Reason::TooManyImplied)?;
                 let node = Node::implicit_directory(parent, name, self.current);
                 self.add_node(parent, name, node)
             }),

@@ -162,6 +162,19 @@ fn what_cannot_be_is_refused_by_name() {
         })
         .contains("root must be a directory")
     );
+    let implied = fails(|b| {
+        for number in 0..9 {
+            b.file(&format!("{number}/{}f", "d/".repeat(8000)), 1);
+        }
+    });
+    assert!(implied.contains("too many directories on the way"), "{}", &implied[16_000..]);
+    let steps = fails(|b| {
+        b.link("l", &"d/../".repeat(800));
+        for number in 0..50_000 {
+            b.file(&format!("l/{number}"), 1);
+        }
+    });
+    assert!(steps.contains("too long on average"), "{steps}");
     let long = fails(|b| {
         b.link("l", &"x".repeat(300)).file("l/f", 1);
     });
