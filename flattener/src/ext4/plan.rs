@@ -97,6 +97,8 @@ impl Planner {
             .chain(values)
             .collect();
         inodes.sort_unstable();
+        debug_assert!(inodes.first().is_some_and(|&(first, _)| first == super::ROOT_INODE));
+        debug_assert!(inodes.windows(2).all(|pair| pair[0].0 < pair[1].0));
         let mut layout = Layout {
             nodes: self.nodes,
             homes: self.homes,

@@ -124,9 +124,10 @@ fn thousands_of_holes_need_a_tree_of_extents() {
 }
 
 #[test]
-fn a_dense_file_larger_than_four_extents() {
+fn a_dense_file_of_twenty_gibibytes() {
+    // more than four extents, and more groups than three chunks of bitmaps hold
     let mut b = Builder::default();
-    b.file("dense", 640 << 20);
+    b.file("dense", 20 << 30);
     let tree = Tree::apply(&[b.build()]).unwrap();
     let layout = Layout::plan(tree, &identity()).unwrap();
     let dir = tempfile::tempdir().unwrap();

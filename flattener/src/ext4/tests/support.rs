@@ -237,13 +237,17 @@ pub(crate) fn expected(node: &Node, content: &FileContent) -> Vec<u8> {
     out
 }
 
-/// Writes the occupied chunks of an image to a sparse file.
+/// Writes the chunks of an image that are not zero to a sparse file.
 pub(crate) fn write(layout: &Layout, source: &dyn FileSource, to: &Path) {
     let file = File::create(to).unwrap();
     file.set_len(layout.device_length()).unwrap();
     let mut chunk = vec![0xaa; 512 * 1024];
+    let zero = vec![0; 512 * 1024];
     for index in layout.occupied_chunks() {
         layout.render(index, source, &mut chunk).unwrap();
+        if chunk == zero {
+            continue;
+        }
         file.write_all_at(&chunk, u64::from(index) * 512 * 1024).unwrap();
     }
 }
