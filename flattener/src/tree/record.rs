@@ -15,7 +15,7 @@ use crate::layer::entry::LayerIndex;
 pub struct Step {
     /// Directories above it; 0 for the root.
     pub depth: u32,
-    /// [`name_hash`] of its last path component.
+    /// Placement hash (`name_hash`) of its last path component.
     pub name_hash: u64,
     /// What it names.
     pub node: NodeId,
@@ -30,7 +30,7 @@ pub struct Step {
 pub struct DirectoryRecord {
     /// The directory.
     pub node: NodeId,
-    /// [`name_hash`] of its name.
+    /// Placement hash (`name_hash`) of its name.
     pub name_hash: u64,
     /// Bytes of its entries as ext4 stores them (8 and the name, rounded up to 4), without
     /// `.` and `..`.

@@ -44,7 +44,7 @@ fn any_ranges() -> impl Strategy<Value = (u64, Vec<(u64, u64)>)> {
 }
 
 fn any_layer() -> impl Strategy<Value = Layer> {
-    let entry = (any_path(), any_path(), 0..12_u8, any_ranges(), any_metadata());
+    let entry = (any_path(), any_path(), 0..14_u8, any_ranges(), any_metadata());
     prop::collection::vec(entry, 0..30).prop_map(|entries| {
         let mut builder = Builder::default();
         for (path, other, kind, (size, ranges), metadata) in entries {
@@ -54,6 +54,7 @@ fn any_layer() -> impl Strategy<Value = Layer> {
                 8 => EntryKind::Symlink(other.as_bytes().to_vec()),
                 9 => EntryKind::CharDevice { major: 5, minor: 900 },
                 10 => EntryKind::Whiteout,
+                11..13 => EntryKind::Hardlink(other),
                 _ => EntryKind::OpaqueWhiteout,
             };
             builder.push(path, kind, metadata);
