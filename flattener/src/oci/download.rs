@@ -9,6 +9,7 @@ use super::http;
 use super::registry::{Object, Registry};
 use crate::layer::Digest;
 use bytes::Bytes;
+use origin::store::ErrorKind;
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 use std::io::{self, Read};
@@ -49,13 +50,23 @@ impl Read for Download {
         while self.current.is_empty() {
             match self.pieces.blocking_recv() {
                 Some(Ok(piece)) => self.current = piece,
-                Some(Err(fault)) => return Err(io::Error::other(fault)),
+                Some(Err(fault)) => return Err(io::Error::new(io_kind(fault.kind()), fault)),
                 None => return Ok(0),
             }
         }
         let take = self.current.len().min(buf.len());
         buf[..take].copy_from_slice(&self.current.split_to(take));
         Ok(take)
+    }
+}
+
+/// The kind that [`crate::layer::Fault`] turns back into ours.
+fn io_kind(kind: ErrorKind) -> io::ErrorKind {
+    match kind {
+        ErrorKind::NotFound => io::ErrorKind::NotFound,
+        ErrorKind::Denied => io::ErrorKind::PermissionDenied,
+        ErrorKind::Corrupt => io::ErrorKind::InvalidData,
+        _ => io::ErrorKind::Other,
     }
 }
 

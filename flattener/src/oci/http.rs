@@ -111,6 +111,11 @@ pub(super) fn network(host: &str, what: &dyn fmt::Display, error: reqwest::Error
     SourceFault::Network { host: host.into(), what: what.to_string(), source }.into()
 }
 
+/// A request that was not answered in time.
+pub(super) fn timed_out(host: &str, what: &dyn fmt::Display, elapsed: tokio::time::error::Elapsed) -> Fault {
+    SourceFault::Network { host: host.into(), what: what.to_string(), source: Box::new(elapsed) }.into()
+}
+
 /// The whole body, if it is no longer than `limit`.
 pub(super) async fn body(
     mut response: Response,

@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 
 /// Longest answer of a token server in bytes.
 const TOKEN_MAX: u64 = 1 << 20;
+/// Longest wait for a whole document or token: a server that trickles does not hold us up.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// First wait before a retry; it doubles.
 const BACKOFF: Duration = Duration::from_millis(250);
 /// Longest wait before a retry, also when the server asks for more.
@@ -50,6 +52,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Authorization {
     header: Option<HeaderValue>,
+    /// What was wanted last, for refusals that do not say it again.
+    challenge: Option<Challenge>,
     /// Counts renewals, so that of many refused requests one renews and all use it.
     generation: u64,
 }
@@ -101,7 +105,11 @@ impl Registry {
                 let response = self.get(object).await?;
                 http::body(response, DOCUMENT_MAX, self.host(), &object.to_string()).await
             };
-            match fetched.await {
+            let fetched = match tokio::time::timeout(DOCUMENT_TIMEOUT, fetched).await {
+                Ok(fetched) => fetched,
+                Err(elapsed) => Err(http::timed_out(self.host(), &object, elapsed)),
+            };
+            match fetched {
                 Err(fault) if fault.passes() && attempt < self.0.retries => {
                     self.pause(&fault, attempt).await;
                     attempt += 1;
@@ -177,13 +185,14 @@ impl Registry {
         let challenges: Vec<Challenge> =
             headers.filter_map(|header| challenge::parse(header.to_str().ok()?)).collect();
         let bearer = challenges.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
-        let Some(challenge) = bearer.or(challenges.first()) else { return Ok(false) };
         // Held across the request on purpose: the others wait for its outcome.
         let mut authorization = self.0.authorization.lock().await;
         if authorization.generation != generation {
             return Ok(true);
         }
-        let header = match (challenge, &self.0.credential) {
+        let challenge = bearer.or(challenges.first()).or(authorization.challenge.as_ref()).cloned();
+        let Some(challenge) = challenge else { return Ok(false) };
+        let header = match (&challenge, &self.0.credential) {
             (Challenge::Bearer { realm, service }, _) => self.token(realm, service.as_deref()).await?,
             (Challenge::Basic, Some(Credential::Basic { username, password })) if generation == 0 => {
                 http::basic(username, password)
@@ -192,6 +201,7 @@ impl Registry {
             (Challenge::Basic, _) => return Ok(false),
         };
         authorization.header = Some(header);
+        authorization.challenge = Some(challenge);
         authorization.generation += 1;
         Ok(true)
     }
@@ -224,6 +234,7 @@ impl Registry {
             }
             None => self.0.client.get(url).query(&pairs),
         };
+        let request = request.timeout(DOCUMENT_TIMEOUT);
         let response = request.send().await.map_err(|error| http::network(&host, &what, error))?;
         if !response.status().is_success() {
             let advice = "; check the credentials for the registry";

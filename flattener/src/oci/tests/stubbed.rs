@@ -76,7 +76,7 @@ async fn tokens_are_fetched_and_renewed_once() {
         let dir = tempfile::tempdir().unwrap();
         let contents = contents(dir.path()).await;
         let image = contents.image.clone();
-        // Tokens are good for two answers; then the registry says 401 or 403 in turn.
+        // Tokens are good for two answers; then the registry says 403 and no more.
         let served = std::sync::atomic::AtomicUsize::new(0);
         let stub = Stub::start(move |request, before| {
             if request.path.starts_with("/token") {
@@ -89,7 +89,11 @@ async fn tokens_are_fetched_and_renewed_once() {
             }
             let realm = format!("http://{}/token", request.header("host"));
             let challenge = format!(r#"Bearer realm="{realm}",service="stub""#);
-            Answer::status(if count == 0 { 401 } else { 403 }).with("www-authenticate", challenge)
+            if count == 0 {
+                Answer::status(401).with("www-authenticate", challenge)
+            } else {
+                Answer::status(403)
+            }
         })
         .await;
         let auth_file = dir.path().join("auth.json");
