@@ -262,20 +262,26 @@ async fn privileged_hanging_device_is_given_up_at_the_deadline() {
     never.set(Fault::Hang);
     place.mount(never, false).await.expect_err("never answers");
 
-    let device = FaultyDevice::new(RamDevice::writable(&image));
-    let mounted = place.mount(Arc::clone(&device) as Arc<dyn BlockDevice>, true).await.expect("mount");
-    let root = mounted.target().to_owned();
-    off({
-        let root = root.clone();
-        move || fs::write(root.join("dirty"), noise(1, 100_000)).expect("into the page cache")
-    })
-    .await;
-    device.set(Fault::Hang);
-    let reader = tokio::task::spawn_blocking(move || fs::read(root.join("dir/big")));
-    let gone = mounted.unmount(Duration::from_secs(2), IfBusy::Detach).await;
-    assert_eq!(reader.await.expect("no panic").expect_err("no bytes").raw_os_error(), Some(libc::EIO));
-    if gone.is_err() {
-        // The reader held the mount at the deadline; now that it ended, the kernel lets go.
+    for with_reader in [false, true] {
+        let device = FaultyDevice::new(RamDevice::writable(&image));
+        let shown = Arc::clone(&device) as Arc<dyn BlockDevice>;
+        let mounted = place.mount(shown, true).await.expect("mount");
+        let root = mounted.target().to_owned();
+        // Opened before the fault: the open file is what makes the mount busy, not a race.
+        let open = off(move || {
+            fs::write(root.join("dirty"), noise(1, 100_000)).expect("into the page cache");
+            with_reader.then(|| fs::File::open(root.join("dir/big")).expect("open"))
+        });
+        let open = open.await;
+        device.set(Fault::Hang);
+        let reader = tokio::task::spawn_blocking(move || {
+            open.map(|file| file.read_at(&mut vec![0; 65536], 1_000_000).expect_err("no bytes"))
+        });
+        let gone = mounted.unmount(Duration::from_secs(2), IfBusy::Detach).await;
+        let error = reader.await.expect("no panic");
+        assert_eq!(error.map(|error| error.raw_os_error()), with_reader.then_some(Some(libc::EIO)));
+        assert!(with_reader || gone.is_ok(), "{gone:?}");
+        // A reader that ends late keeps the loop device until then.
         wait_until(|| fs::metadata(loop_state(mounted.loop_path())).is_err());
     }
     place.finish().await;
