@@ -2,7 +2,8 @@
 
 use super::fixture::*;
 use super::stub::*;
-use crate::layer::Digest;
+use crate::layer::entry::LayerIndex;
+use crate::layer::{Budget, Digest, Limits, read_layer};
 use crate::oci::{Image, SourceOptions, open};
 use origin::store::ErrorKind;
 use std::fs;
@@ -264,5 +265,33 @@ async fn credential_helpers_are_asked() {
         let options = SourceOptions { auth_file: Some(auth_file.clone()), ..options(&stub.host) };
         let error = refusal(&format!("docker://{}/a/b:t", stub.host), &options).await;
         assert!(error.contains(want), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn blob_failures_keep_their_meaning() {
+    let dir = tempfile::tempdir().unwrap();
+    let contents = contents(dir.path()).await;
+    let layer = contents.image.layers[0].digest.to_string();
+    let stub = Stub::start(move |request, _| {
+        if !request.path.ends_with(&layer) {
+            return contents.answer(request);
+        }
+        Answer::status(request.path.split('/').nth(2).unwrap().parse().unwrap())
+    })
+    .await;
+    let options = SourceOptions { auth_file: Some(empty_auth(dir.path())), ..options(&stub.host) };
+    for (status, want) in
+        [(404, ErrorKind::NotFound), (403, ErrorKind::Denied), (503, ErrorKind::Unavailable)]
+    {
+        let (source, image) = resolve(&format!("docker://{}/{status}:t", stub.host), &options).await;
+        let read = move || {
+            let blob = source.blob(&image.layers[0]).unwrap();
+            let budget = Budget::new(Limits::default());
+            let dir = std::env::temp_dir();
+            read_layer(LayerIndex(0), &image.layers[0], blob, &budget, &dir, &|_| ()).unwrap_err()
+        };
+        let error = tokio::task::spawn_blocking(read).await.unwrap();
+        assert_eq!(error.kind(), want, "{error}");
     }
 }
