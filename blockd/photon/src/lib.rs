@@ -1,1 +1,6 @@
-//! Nothing here yet; the first module replaces this line.
+//! Sandboxes: one image's command in isolation, on a root file system that somebody else
+//! provides. Knows OCI runtimes and the kernel's limits; knows nothing of chunks.
+
+pub mod image_config;
+pub mod rootfs;
+pub mod sandbox;

@@ -1,0 +1,68 @@
+//! A sandbox: an OCI bundle on a root file system, run in the foreground by an OCI runtime.
+//!
+//! Invariants: a sandbox that ended leaves no process, mount, cgroup or file behind; what a
+//! killed worker leaves is found by its name and removed ([`clear_orphans`]); a limit that
+//! was asked for is in force or the start fails.
+
+mod bundle;
+mod cgroup;
+mod run;
+mod sys;
+mod user;
+
+pub use bundle::{Mount, MountKind, Network, Request};
+pub use run::{Outcome, Settings, Signals, clear_orphans, run};
+pub use user::Identity;
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a sandbox did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The image's configuration is not what it should be.
+    #[error("the image's configuration cannot be read; push the image again from a sound source")]
+    Config(#[source] serde_json::Error),
+    /// Neither the image nor the caller says what to run.
+    #[error("the image has no entrypoint and no command; say what to run after --")]
+    NoCommand,
+    /// The user does not exist in the image.
+    #[error("user {user:?}: {reason}")]
+    User {
+        /// The user as asked for.
+        user: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// A mount, environment or other request that makes no sense.
+    #[error("{0}")]
+    Request(String),
+    /// The OCI runtime is not installed.
+    #[error(
+        "OCI runtime {runtime:?} is not on PATH; install it (apt-get install crun) or choose another with --runtime"
+    )]
+    NoRuntime {
+        /// Which runtime.
+        runtime: String,
+    },
+    /// A system call failed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl SandboxError {
+    fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! Running a sandbox in the foreground and clearing up after it, or after a dead worker.
+//!
+//! The overlay over a read-only image exists so that the runtime can make mount points in
+//! images that lack them; the sandbox itself sees a read-only root.
+
+use super::bundle::{self, Request};
+use super::cgroup::Cgroups;
+use super::{Identity, SandboxError, sys};
+use crate::image_config::ImageConfig;
+use crate::rootfs::RootFs;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+/// Sandbox ids begin with this, the worker's process id and a dash.
+const PREFIX: &str = "lantern-";
+
+/// How sandboxes are run on this host.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// OCI runtime on PATH, or its path.
+    pub runtime: String,
+    /// Where bundles and the runtime's state live; per worker, on a local file system.
+    pub run_dir: PathBuf,
+    /// How long a process may take to end after SIGTERM before it is killed.
+    pub grace: Duration,
+}
+
+/// Signals to pass on to the sandbox's process, by number.
+pub type Signals = mpsc::Receiver<i32>;
+
+/// How a sandbox ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The process's exit code; 128 and the signal's number if a signal ended it.
+    pub exit_code: u8,
+    /// From the call to the first byte on standard output or error. Unknown with a terminal,
+    /// which the runtime serves itself, and if nothing was printed.
+    pub first_output: Option<Duration>,
+    /// From the call to the end of the process.
+    pub total: Duration,
+}
+
+/// Everything on disk and in the kernel that one sandbox needs; undone by [`Place::clear`].
+#[derive(Debug)]
+struct Place {
+    id: String,
+    directory: PathBuf,
+    root: PathBuf,
+    overlay: bool,
+}
+
+static SEQUENCE: AtomicU32 = AtomicU32::new(0);
+
+fn make_directory(path: &Path) -> Result<(), SandboxError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(SandboxError::io("make directory", path))
+}
+
+impl Place {
+    fn make(rootfs: &dyn RootFs, settings: &Settings) -> Result<Self, SandboxError> {
+        let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{PREFIX}{}-{sequence}", std::process::id());
+        let directory = settings.run_dir.join("sandboxes").join(&id);
+        make_directory(&directory)?;
+        make_directory(&settings.run_dir.join("runtime"))?;
+        let overlay = !rootfs.is_writable();
+        let root = if overlay { directory.join("root") } else { rootfs.directory().to_path_buf() };
+        let place = Self { id, directory, root, overlay };
+        if overlay && let Err(error) = place.mount_overlay(rootfs.directory()) {
+            place.clear();
+            return Err(error);
+        }
+        Ok(place)
+    }
+
+    fn mount_overlay(&self, lower: &Path) -> Result<(), SandboxError> {
+        for name in ["root", "scratch"] {
+            make_directory(&self.directory.join(name))?;
+        }
+        // its own tmpfs: an overlay's upper directory must not lie on an overlay
+        let scratch = self.directory.join("scratch");
+        mount("tmpfs", &scratch, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, Some(c"mode=700,size=1m"))
+            .map_err(io::Error::from)
+            .map_err(SandboxError::io("mount a tmpfs at", &scratch))?;
+        for name in ["upper", "work"] {
+            make_directory(&scratch.join(name))?;
+        }
+        let upper = scratch.join("upper");
+        let root_mode = fs::metadata(lower).map_err(SandboxError::io("stat", lower))?.permissions();
+        fs::set_permissions(&upper, root_mode).map_err(SandboxError::io("set the mode of", &upper))?;
+        let escaped = lower.display().to_string().replace('\\', "\\\\").replace([':', ','], "\\:");
+        let options = format!(
+            "lowerdir={escaped},upperdir={},workdir={}",
+            upper.display(),
+            scratch.join("work").display()
+        );
+        let options = CString::new(options)
+            .map_err(|_| SandboxError::Request("the run directory's path contains a NUL byte".into()))?;
+        mount("overlay", &self.root, "overlay", MountFlags::NODEV, Some(options.as_c_str()))
+            .map_err(io::Error::from)
+            .map_err(SandboxError::io("mount an overlay at", &self.root))
+    }
+
+    /// Unmounts and removes; what cannot be undone is logged and found by the next start.
+    fn clear(&self) {
+        if self.overlay {
+            for name in ["root", "scratch"] {
+                let path = self.directory.join(name);
+                let _ = unmount(&path, UnmountFlags::DETACH);
+            }
+        }
+        if let Err(error) = remove_unmounted(&self.directory) {
+            tracing::warn!(sandbox = %self.id, %error, "sandbox directory could not be removed");
+        }
+    }
+}
+
+/// Removes a sandbox directory without crossing into anything still mounted below it.
+fn remove_unmounted(directory: &Path) -> io::Result<()> {
+    for name in ["root", "scratch"] {
+        match fs::remove_dir(directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let _ = fs::remove_file(directory.join("config.json"));
+    fs::remove_dir(directory)
+}
+
+fn runtime_command(settings: &Settings) -> Command {
+    let mut command = Command::new(&settings.runtime);
+    command.arg("--root").arg(settings.run_dir.join("runtime"));
+    if Path::new(&settings.runtime).file_name().is_some_and(|name| name == "crun") {
+        // its groups are made here (see cgroup.rs)
+        command.arg("--cgroup-manager=disabled");
+    }
+    sys::hide_hybrid(&mut command);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Runs `request` on `rootfs` with this process's standard streams, until it ends.
+/// `signals` are passed on; after a SIGTERM or SIGINT the process has
+/// [`Settings::grace`] to end, then it is killed.
+///
+/// Not cancel-safe: dropped, it kills the runtime and leaves what [`clear_orphans`] removes.
+///
+/// # Errors
+/// [`SandboxError`] if it could not be started; how it ended otherwise is an [`Outcome`].
+pub async fn run(
+    request: &Request,
+    rootfs: &dyn RootFs,
+    settings: &Settings,
+    mut signals: Signals,
+) -> Result<Outcome, SandboxError> {
+    let asked = Instant::now();
+    let config = ImageConfig::parse(rootfs.config()).map_err(SandboxError::Config)?;
+    let user = request.user.as_deref().unwrap_or(&config.user);
+    let identity = Identity::find(rootfs.directory(), user)?;
+    let place = Place::make(rootfs, settings)?;
+    let groups = match Cgroups::make(&place.id, request) {
+        Ok(groups) => groups,
+        Err(error) => {
+            place.clear();
+            return Err(error);
+        }
+    };
+    let started = start(request, &config, &identity, &place, &groups, rootfs, settings);
+    let outcome = match started {
+        Ok(child) => supervise(child, &place, settings, &mut signals, asked).await,
+        Err(error) => Err(error),
+    };
+    let deleted = runtime_command(settings).args(["delete", "--force", &place.id]).status().await;
+    if let Err(error) = deleted {
+        tracing::warn!(sandbox = %place.id, %error, "the runtime could not delete the sandbox");
+    }
+    groups.clear();
+    place.clear();
+    outcome
+}
+
+fn start(
+    request: &Request,
+    config: &ImageConfig,
+    identity: &Identity,
+    place: &Place,
+    groups: &Cgroups,
+    rootfs: &dyn RootFs,
+    settings: &Settings,
+) -> Result<Child, SandboxError> {
+    let read_only = !rootfs.is_writable();
+    let spec = bundle::spec(&place.id, &place.root, read_only, config, request, identity)?;
+    let path = place.directory.join("config.json");
+    fs::write(&path, spec.to_string()).map_err(SandboxError::io("write", &path))?;
+    let mut command = runtime_command(settings);
+    command.arg("run").arg("--bundle").arg(&place.directory).arg(&place.id);
+    command.stdin(Stdio::inherit()).kill_on_drop(true);
+    if request.terminal {
+        command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    } else {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // signals of a terminal come through us; a background group may not read one
+        if !rustix::termios::isatty(std::io::stdin()) {
+            command.process_group(0);
+        }
+    }
+    sys::join(&mut command, groups.doors()?);
+    command.spawn().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => SandboxError::NoRuntime { runtime: settings.runtime.clone() },
+        _ => SandboxError::Io { action: "run", path: settings.runtime.clone().into(), source },
+    })
+}
+
+/// Copies until the end; `first` hears of the first bytes. Errors of our own output (a
+/// closed pipe) end the copy, and the process gets SIGPIPE as it would without us.
+async fn copy(
+    from: Option<impl AsyncRead + Unpin>,
+    mut to: impl AsyncWrite + Unpin,
+    first: mpsc::Sender<Instant>,
+) {
+    let Some(mut from) = from else { return };
+    let mut buffer = vec![0; 64 * 1024];
+    let mut begun = false;
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if !begun {
+            begun = true;
+            let _ = first.try_send(Instant::now());
+        }
+        if to.write_all(&buffer[..length]).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn supervise(
+    mut child: Child,
+    place: &Place,
+    settings: &Settings,
+    signals: &mut Signals,
+    asked: Instant,
+) -> Result<Outcome, SandboxError> {
+    let (first, mut heard) = mpsc::channel(2);
+    let out = tokio::spawn(copy(child.stdout.take(), tokio::io::stdout(), first.clone()));
+    let err = tokio::spawn(copy(child.stderr.take(), tokio::io::stderr(), first));
+    let mut deadline: Option<tokio::time::Instant> = None;
+    let status = loop {
+        let late = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            status = child.wait() => break status,
+            Some(signal) = signals.recv() => {
+                kill(settings, &place.id, signal).await;
+                if signal == rustix::process::Signal::TERM.as_raw() || signal == rustix::process::Signal::INT.as_raw() {
+                    deadline.get_or_insert(tokio::time::Instant::now() + settings.grace);
+                }
+            }
+            () = late => {
+                kill(settings, &place.id, rustix::process::Signal::KILL.as_raw()).await;
+                deadline = None;
+            }
+        }
+    };
+    let total = asked.elapsed();
+    let status = status.map_err(SandboxError::io("wait for", &settings.runtime))?;
+    // what the process left in the pipes still comes; a child it left behind may hold them
+    let drained = async { drop((out.await, err.await)) };
+    let _ = tokio::time::timeout(Duration::from_secs(1), drained).await;
+    let first_output = heard.try_recv().ok().map(|at| at.duration_since(asked));
+    Ok(Outcome { exit_code: exit_code(status), first_output, total })
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(255);
+    u8::try_from(code & 0xff).unwrap_or(255)
+}
+
+async fn kill(settings: &Settings, id: &str, signal: i32) {
+    let sent = runtime_command(settings).args(["kill", id, &signal.to_string()]).status().await;
+    if let Err(error) = sent {
+        tracing::warn!(sandbox = id, signal, %error, "signal could not be passed on");
+    }
+}
+
+/// Removes the sandboxes of workers that are gone. Returns their ids. Blocks.
+///
+/// # Errors
+/// [`SandboxError`] if the run directory cannot be read.
+pub async fn clear_orphans(settings: &Settings) -> Result<Vec<String>, SandboxError> {
+    let sandboxes = settings.run_dir.join("sandboxes");
+    let entries = match fs::read_dir(&sandboxes) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(SandboxError::io("read", sandboxes)(error)),
+    };
+    let mut cleared = Vec::new();
+    for entry in entries.flatten() {
+        let Some(id) = entry.file_name().to_str().map(String::from) else { continue };
+        if !is_orphan(&id) {
+            continue;
+        }
+        let deleted = runtime_command(settings).args(["delete", "--force", &id]).status().await;
+        if let Err(error) = deleted {
+            tracing::warn!(sandbox = %id, %error, "the runtime could not delete an orphan");
+        }
+        Cgroups::find(&id).clear();
+        let place = Place { id: id.clone(), directory: entry.path(), root: PathBuf::new(), overlay: true };
+        place.clear();
+        cleared.push(id);
+    }
+    Ok(cleared)
+}
+
+/// Whether the worker that made this sandbox is gone.
+fn is_orphan(id: &str) -> bool {
+    let worker = id.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+    worker
+        .and_then(|pid| pid.parse::<i32>().ok())
+        .and_then(rustix::process::Pid::from_raw)
+        .is_some_and(|pid| rustix::process::test_kill_process(pid).is_err())
+}
