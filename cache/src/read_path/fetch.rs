@@ -100,7 +100,7 @@ impl Inner {
             count(&self.metrics.prefetched);
         }
         let inner = Arc::clone(self);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let outcome = inner.fly(&cargo, cause, &demanded).await;
             if outcome.is_err() {
                 count(&inner.metrics.failed_reads);

@@ -8,7 +8,7 @@ use crate::prefetch::Window;
 use image_format::chunk::PlainChunk;
 use image_format::manifest::Manifest;
 use image_format::units::ChunkIndex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +42,7 @@ struct State {
 }
 
 /// Chunks and stored bytes from one source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SourceStats {
     /// Chunks.
     pub chunks: u64,
@@ -51,7 +51,7 @@ pub struct SourceStats {
 }
 
 /// What the readers of one image caused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ImageStats {
     /// Stored chunks of the image.
     pub image_chunks: u64,

@@ -138,11 +138,15 @@ pub(crate) struct Inner {
     fill_permits: Arc<Semaphore>,
     flights: Mutex<HashMap<ChunkId, Flight>>,
     metrics: Metrics,
+    /// Flights start here, also those that a thread outside the runtime asks for.
+    runtime: tokio::runtime::Handle,
 }
 
 impl ReadPath {
-    /// A read path over `tiers`, the nearest first, and the origin. Call inside a tokio
-    /// runtime of more than one thread.
+    /// A read path over `tiers`, the nearest first, and the origin.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime; its readers may then be used from any thread.
     #[must_use]
     pub fn new(settings: ReadPathSettings, origin: Arc<dyn Origin>, tiers: Vec<Arc<dyn ChunkTier>>) -> Self {
         let demand_only = settings.origin_concurrency.saturating_sub(1).max(1);
@@ -155,6 +159,7 @@ impl ReadPath {
             fill_permits: Arc::new(Semaphore::new(settings.fills)),
             flights: Mutex::new(HashMap::new()),
             metrics: Metrics::default(),
+            runtime: tokio::runtime::Handle::current(),
             settings,
         }))
     }

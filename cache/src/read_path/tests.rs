@@ -327,3 +327,22 @@ async fn a_caller_that_goes_away_does_not_end_the_fetch() {
     }
     panic!("the chunk never landed");
 }
+
+/// Hits are answered on threads of the FUSE session, which know no runtime; they prefetch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thread_outside_the_runtime_may_cause_prefetch() {
+    let fixture = Fixture::new();
+    let path = fixture.path(ReadPathSettings::default(), vec![]);
+    let reader = path.open_image(Arc::clone(&fixture.manifest));
+    reader.read(ChunkIndex(0)).await.unwrap();
+    while reader.try_read(ChunkIndex(2)).is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let before = reader.stats().prefetched.chunks;
+    let outside = reader.clone();
+    while outside.try_read(ChunkIndex(4)).is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    std::thread::spawn(move || assert!(outside.try_read(ChunkIndex(4)).is_some())).join().unwrap();
+    assert!(reader.stats().prefetched.chunks > before);
+}
