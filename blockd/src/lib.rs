@@ -1,1 +1,11 @@
-//! Nothing here yet; the first module replaces this line.
+//! The worker: images as block devices whose blocks arrive on demand, mounted, and commands
+//! run on them.
+
+pub mod api;
+pub mod config;
+pub mod device;
+pub mod image;
+pub mod report;
+pub mod report_kind;
+pub mod run_dir;
+pub mod worker;

@@ -1,0 +1,41 @@
+//! The control socket: HTTP with JSON on a Unix socket that only its owner may use.
+//!
+//! | call | meaning |
+//! |---|---|
+//! | `POST /v1/instances` | open; with `"lease": true` the instance ends with the connection |
+//! | `GET /v1/instances` | list |
+//! | `GET /v1/instances/{id}` | one, by id |
+//! | `DELETE /v1/instances?target=…` | close, by id or by where it is mounted |
+//! | `GET /v1/status` | tiers, counters, latencies |
+//! | `GET /metrics` | the same for Prometheus |
+
+mod client;
+mod control;
+mod prometheus;
+
+pub use client::{Client, Lease};
+pub use control::serve;
+
+use crate::worker::OpenRequest;
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /v1/instances`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OpenBody {
+    /// What to open.
+    pub open: OpenRequest,
+    /// Whether the instance ends with the connection that opened it.
+    pub lease: bool,
+}
+
+/// Body of every answer that is not a success.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong and what to do, causes included.
+    pub error: String,
+    /// Exit code of a command that ends with this error.
+    pub exit_code: u8,
+}
+
+/// Longest body that either side reads, in bytes: image configurations are at most 8 MiB.
+pub(crate) const MAX_BODY_BYTES: usize = 64 << 20;

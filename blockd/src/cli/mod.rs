@@ -1,0 +1,89 @@
+//! Arguments of the `blockd` command.
+
+pub(crate) mod run;
+
+use blockd::config::WorkerArgs;
+use clap::{Parser, Subcommand};
+use origin::settings::StoreArgs;
+use std::path::PathBuf;
+
+/// Run containers whose blocks arrive on demand.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  blockd run app --store file:///var/lib/images --stats
+  blockd run app --store file:///var/lib/images --rw --memory 512M -- sh -c 'echo hi > /x'
+  blockd serve --store s3://bucket/lantern &
+  blockd mount app /mnt/app && ls /mnt/app && blockd umount /mnt/app
+  blockd ps
+
+With a daemon (`blockd serve`) the other commands use it; without one, `run` and
+`mount` do it all in one process and need --store.
+
+Exit codes: that of the command that was run; else 2 bad arguments, 3 not found,
+4 invalid or corrupt, 5 unavailable, 6 denied, 7 out of space, 125 not started.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve images as a daemon, controlled through a Unix socket
+    Serve {
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        worker: WorkerArgs,
+    },
+    /// Run an image's command in a sandbox
+    Run(Box<run::RunArgs>),
+    /// Mount an image at a directory
+    Mount {
+        /// Name or digest (sha256:…)
+        image: String,
+        /// The directory, which must exist
+        directory: PathBuf,
+        /// Writable; what is written ends with the mount
+        #[arg(long)]
+        rw: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        worker: WorkerArgs,
+    },
+    /// Undo a mount of the daemon's
+    Umount {
+        /// The directory, or the instance's id
+        target: String,
+        #[command(flatten)]
+        worker: WorkerArgs,
+    },
+    /// List the daemon's instances
+    Ps {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        worker: WorkerArgs,
+    },
+    /// Show what the daemon is doing, as JSON
+    Status {
+        #[command(flatten)]
+        worker: WorkerArgs,
+    },
+    /// Remove what workers that died left behind
+    Cleanup {
+        #[command(flatten)]
+        worker: WorkerArgs,
+    },
+    /// Print shell completions
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}

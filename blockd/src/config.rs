@@ -1,0 +1,244 @@
+//! Settings of a worker: flags over `LANTERN_*` environment over the `[worker]` table of the
+//! settings file, checked into [`WorkerSettings`].
+//!
+//! Invariant: deadlines are in order, so that the innermost gives up first: a chunk before
+//! the FUSE request, the FUSE request before the kernel reports a hung task.
+
+use cache::policy::PolicyKind;
+use cache::prefetch::WindowSettings;
+use cache::read_path::ReadPathSettings;
+use cache::ssd::SsdSettings;
+use origin::settings::{SettingsError, StoreArgs, StoreSettings, StoreTable, read_config};
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The guest's own patience: the kernel reports tasks that hang for longer.
+const GUEST_DEADLINE: Duration = Duration::from_secs(120);
+/// A FUSE request is given this much longer than the chunk under it.
+const FUSE_MARGIN: Duration = Duration::from_secs(10);
+
+/// Flags of every command that may start a worker.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Worker")]
+pub struct WorkerArgs {
+    /// Where the SSD tier lives [default: /var/lib/lantern]
+    #[arg(long, env = "LANTERN_STATE_DIR", value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
+    /// Where sockets and mounts live [default: /run/lantern]
+    #[arg(long, env = "LANTERN_RUN_DIR", value_name = "DIRECTORY")]
+    pub run_dir: Option<PathBuf>,
+    /// Memory for plaintext chunks [default: 512M]
+    #[arg(long, env = "LANTERN_MEMORY_CACHE", value_name = "SIZE", value_parser = size)]
+    pub memory_cache: Option<u64>,
+    /// Local disk for sealed chunks; 0 for none [default: 20G]
+    #[arg(long, env = "LANTERN_SSD_CACHE", value_name = "SIZE", value_parser = size)]
+    pub ssd_cache: Option<u64>,
+    /// Local disk that is left free for others [default: 2G]
+    #[arg(long, env = "LANTERN_SSD_HEADROOM", value_name = "SIZE", value_parser = size)]
+    pub ssd_headroom: Option<u64>,
+    /// How long a read waits for a chunk before it fails [default: 20]
+    #[arg(long, env = "LANTERN_CHUNK_DEADLINE", value_name = "SECONDS")]
+    pub chunk_deadline: Option<u64>,
+    /// Fetch only what is demanded, no neighbours
+    #[arg(long, env = "LANTERN_NO_PREFETCH")]
+    pub no_prefetch: bool,
+    /// OCI runtime [default: crun]
+    #[arg(long, env = "LANTERN_RUNTIME")]
+    pub runtime: Option<String>,
+}
+
+/// The `[worker]` table of the settings file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "as the flags of the same names")]
+pub struct WorkerTable {
+    pub state_dir: Option<PathBuf>,
+    pub run_dir: Option<PathBuf>,
+    pub memory_cache_bytes: Option<u64>,
+    pub ssd_cache_bytes: Option<u64>,
+    pub ssd_headroom_bytes: Option<u64>,
+    pub chunk_deadline_seconds: Option<u64>,
+    pub policy: PolicyKind,
+    pub window: Option<WindowSettings>,
+    pub runtime: Option<String>,
+}
+
+/// The whole settings file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "the tables say it")]
+pub struct ConfigFile {
+    pub store: StoreTable,
+    pub worker: WorkerTable,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Those of the store, or the file itself.
+    #[error(transparent)]
+    Store(#[from] SettingsError),
+    /// The deadlines would fire in the wrong order.
+    #[error("--chunk-deadline {0} is too long: it must be 1 to {max} seconds, below the kernel's own patience", max = (GUEST_DEADLINE - FUSE_MARGIN).as_secs() - 1)]
+    Deadline(u64),
+}
+
+/// Where a worker keeps things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directories {
+    /// Survives restarts: the SSD tier.
+    pub state: PathBuf,
+    /// Gone with the boot: sockets and mounts.
+    pub run: PathBuf,
+}
+
+impl Directories {
+    /// Where the daemon's socket is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("blockd.sock")
+    }
+}
+
+/// Checked settings of a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// The store.
+    pub store: StoreSettings,
+    /// Where things are kept.
+    pub directories: Directories,
+    /// The read path.
+    pub read_path: ReadPathSettings,
+    /// The SSD tier, if there is one.
+    pub ssd: Option<SsdSettings>,
+    /// Longest FUSE request.
+    pub fuse_deadline: Duration,
+}
+
+/// Bytes from `512M`, `1.5G`, `4096`: binary multiples.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn size(text: &str) -> Result<u64, String> {
+    let refused = || format!("{text:?} is not a size; use a number with K, M, G or T");
+    let (number, shift) = match text.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        rest if rest.ends_with('K') => (rest.trim_end_matches('K').to_string(), 10),
+        rest if rest.ends_with('M') => (rest.trim_end_matches('M').to_string(), 20),
+        rest if rest.ends_with('G') => (rest.trim_end_matches('G').to_string(), 30),
+        rest if rest.ends_with('T') => (rest.trim_end_matches('T').to_string(), 40),
+        rest => (rest.to_string(), 0),
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(1 << shift).ok_or_else(refused);
+    }
+    let (whole, fraction) = number.split_once('.').ok_or_else(refused)?;
+    let digits = u32::try_from(fraction.len()).ok().filter(|&n| (1..=3).contains(&n)).ok_or_else(refused)?;
+    let (whole, fraction): (u64, u64) =
+        (whole.parse().map_err(|_| refused())?, fraction.parse().map_err(|_| refused())?);
+    let fraction = (fraction << shift) / 10_u64.pow(digits);
+    whole.checked_mul(1 << shift).and_then(|bytes| bytes.checked_add(fraction)).ok_or_else(refused)
+}
+
+impl WorkerArgs {
+    /// Where things are kept, from flags and file.
+    #[must_use]
+    pub fn directories(&self, file: &WorkerTable) -> Directories {
+        let choose = |flag: &Option<PathBuf>, file: &Option<PathBuf>, default: &str| {
+            flag.clone().or_else(|| file.clone()).unwrap_or_else(|| default.into())
+        };
+        Directories {
+            state: choose(&self.state_dir, &file.state_dir, "/var/lib/lantern"),
+            run: choose(&self.run_dir, &file.run_dir, "/run/lantern"),
+        }
+    }
+
+    /// The OCI runtime, from flags and file.
+    #[must_use]
+    pub fn runtime(&self, file: &WorkerTable) -> String {
+        self.runtime.clone().or_else(|| file.runtime.clone()).unwrap_or_else(|| "crun".into())
+    }
+
+    /// Joins flags, environment and file and checks the result.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the setting that is missing or wrong.
+    pub fn resolve(self, store: StoreArgs, file: ConfigFile) -> Result<WorkerSettings, ConfigError> {
+        let store = store.resolve(file.store)?;
+        let directories = self.directories(&file.worker);
+        let defaults = ReadPathSettings::default();
+        let seconds = self.chunk_deadline.or(file.worker.chunk_deadline_seconds);
+        let seconds = seconds.unwrap_or(defaults.chunk_deadline_ms / 1000);
+        let fuse_deadline = Duration::from_secs(seconds).saturating_add(FUSE_MARGIN);
+        if seconds == 0 || fuse_deadline >= GUEST_DEADLINE {
+            return Err(ConfigError::Deadline(seconds));
+        }
+        let mut window = file.worker.window.unwrap_or_default();
+        if self.no_prefetch {
+            window.first = 0;
+        }
+        let read_path = ReadPathSettings {
+            memory_bytes: self
+                .memory_cache
+                .or(file.worker.memory_cache_bytes)
+                .unwrap_or(defaults.memory_bytes),
+            policy: file.worker.policy,
+            chunk_deadline_ms: seconds * 1000,
+            window,
+            ..defaults
+        };
+        let capacity_bytes = self.ssd_cache.or(file.worker.ssd_cache_bytes).unwrap_or(20 << 30);
+        let ssd = (capacity_bytes > 0).then(|| SsdSettings {
+            directory: directories.state.join("ssd"),
+            capacity_bytes,
+            headroom_bytes: self.ssd_headroom.or(file.worker.ssd_headroom_bytes).unwrap_or(2 << 30),
+            policy: file.worker.policy,
+        });
+        Ok(WorkerSettings { store, directories, read_path, ssd, fuse_deadline })
+    }
+}
+
+/// Reads the settings file that the store's flags name.
+///
+/// # Errors
+/// [`ConfigError`] if it cannot be read or is not valid.
+pub fn config_file(store: &StoreArgs) -> Result<ConfigFile, ConfigError> {
+    Ok(read_config(store.config.as_deref())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, want) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("1K", 1024),
+            ("512m", 512 << 20),
+            ("1.5G", 3 << 29),
+            ("2GiB", 2 << 30),
+        ] {
+            assert_eq!(size(text), Ok(want), "{text}");
+        }
+        for bad in ["", "x", "-1", "1.G", "1.2345G", "99999999999T"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn deadlines_stay_in_order() {
+        let resolve = |seconds| {
+            let store = StoreArgs { store: Some("file:///x".into()), ..StoreArgs::default() };
+            WorkerArgs { chunk_deadline: Some(seconds), ..WorkerArgs::default() }
+                .resolve(store, ConfigFile::default())
+        };
+        let settings = resolve(100).unwrap();
+        assert!(Duration::from_millis(settings.read_path.chunk_deadline_ms) < settings.fuse_deadline);
+        assert!(settings.fuse_deadline < GUEST_DEADLINE);
+        for seconds in [0, 110, u64::MAX] {
+            assert!(matches!(resolve(seconds), Err(ConfigError::Deadline(_))), "{seconds}");
+        }
+    }
+}
