@@ -105,6 +105,8 @@ impl Instance {
 pub struct WorkerStatus {
     /// The store.
     pub store: String,
+    /// Where its mounts are.
+    pub run_dir: PathBuf,
     /// Counters and latencies by source.
     pub metrics: MetricsSnapshot,
     /// How full each tier is.
@@ -287,6 +289,7 @@ impl Worker {
         tiers.insert("memory", self.read_path.memory_usage().into());
         WorkerStatus {
             store: self.catalog.origin().describe(),
+            run_dir: self.run_dir.path().to_path_buf(),
             metrics: self.read_path.metrics(),
             tiers,
             instances: self.instances().len(),
