@@ -5,6 +5,7 @@
 //! closes all of them and leaves no mount, loop device or file behind.
 
 use crate::config::WorkerSettings;
+use crate::device::{ComposedDevice, ImageDevice, Overlay};
 use crate::image::{Images, MountedImage};
 use crate::run_dir::RunDir;
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,7 @@ use cache::metrics::MetricsSnapshot;
 use cache::read_path::{ImageReader, ImageStats, ReadPath};
 use cache::ssd::{SsdError, SsdTier};
 use cache::tier::{ChunkTier, Usage};
-use fuse_mount::{FuseMount, FuseMountOptions};
+use fuse_mount::{DeviceMount, DeviceMountOptions, FuseMount, FuseMountOptions, IfBusy};
 use image_format::ids::ImageId;
 use image_format::manifest::Manifest;
 use origin::catalog::Catalog;
@@ -26,6 +27,9 @@ use std::time::Duration;
 
 /// How long an unmount waits for open files before the mount is detached.
 const UNMOUNT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Bytes that a writable instance may write where the request does not say.
+const DEFAULT_WRITABLE_BYTES: u64 = 10 << 30;
 
 /// What an instance is opened for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +68,8 @@ pub struct InstanceInfo {
 enum Kind {
     /// The shared mount of the image, perhaps bound to a place of the user's.
     Shared { mounted: Arc<MountedImage>, bound: Option<PathBuf> },
+    /// A device and mount of its own.
+    Writable { reader: ImageReader, mount: DeviceMount, own: Option<PathBuf> },
 }
 
 #[derive(Debug)]
@@ -76,6 +82,7 @@ impl Instance {
     fn reader(&self) -> &ImageReader {
         match &self.kind {
             Kind::Shared { mounted, .. } => mounted.reader(),
+            Kind::Writable { reader, .. } => reader,
         }
     }
 
@@ -83,6 +90,7 @@ impl Instance {
         match &self.kind {
             Kind::Shared { bound: Some(bound), .. } => bound,
             Kind::Shared { mounted, .. } => mounted.directory(),
+            Kind::Writable { mount, .. } => mount.target(),
         }
     }
 
@@ -93,7 +101,7 @@ impl Instance {
             image: self.image.clone(),
             digest: manifest.head().image.to_string(),
             directory: self.directory().to_path_buf(),
-            writable: false,
+            writable: matches!(self.kind, Kind::Writable { .. }),
             stats: self.reader().stats(),
             config: serde_json::from_slice(manifest.config()).unwrap_or_default(),
         }
@@ -208,7 +216,7 @@ impl Worker {
         let manifest = Arc::new(self.catalog.resolve(&request.image).await?);
         let id = format!("i{}", self.sequence.fetch_add(1, Ordering::Relaxed));
         let kind = if request.writable {
-            bail!("this version has no writable instances; run without --rw")
+            self.open_writable(&id, manifest, request).await?
         } else {
             self.open_shared(manifest, request.target.as_deref()).await?
         };
@@ -228,6 +236,39 @@ impl Worker {
                 drop(mounted);
                 self.images.release(id).await;
                 Err(error)
+            }
+        }
+    }
+
+    async fn open_writable(&self, id: &str, manifest: Arc<Manifest>, request: &OpenRequest) -> Result<Kind> {
+        let (directory, own) = match &request.target {
+            Some(target) => (target.clone(), None),
+            None => {
+                let own = self.run_dir.sub("instances")?.join(id);
+                tokio::fs::create_dir(&own)
+                    .await
+                    .with_context(|| format!("cannot make {}", own.display()))?;
+                (own.clone(), Some(own))
+            }
+        };
+        let reader = self.read_path.open_image(manifest);
+        let overlay_dir = self.run_dir.path();
+        let budget = request.writable_bytes.unwrap_or(DEFAULT_WRITABLE_BYTES);
+        let overlay = Overlay::create(overlay_dir, reader.manifest().head().device_len, budget)
+            .with_context(|| format!("cannot make an overlay in {}", overlay_dir.display()))?;
+        let device = ComposedDevice::new(Arc::new(ImageDevice::new(reader.clone())), overlay);
+        let mut options = DeviceMountOptions::default();
+        options.read_only = false;
+        let name = format!("writable-{id}");
+        let mounted =
+            DeviceMount::mount(Arc::clone(&self.fuse), &name, Arc::new(device), &directory, &options).await;
+        match mounted {
+            Ok(mount) => Ok(Kind::Writable { reader, mount, own }),
+            Err(error) => {
+                if let Some(own) = own {
+                    let _ = tokio::fs::remove_dir(own).await;
+                }
+                Err(error).with_context(|| format!("the image cannot be mounted at {}", directory.display()))
             }
         }
     }
@@ -257,6 +298,14 @@ impl Worker {
                 let id = image_id(&mounted);
                 drop(mounted);
                 self.images.release(id).await;
+            }
+            Kind::Writable { mount, own, .. } => {
+                if let Err(error) = mount.unmount(UNMOUNT_DEADLINE, IfBusy::Detach).await {
+                    tracing::warn!(%error, "a writable instance was still in use");
+                }
+                if let Some(own) = own {
+                    let _ = tokio::fs::remove_dir(own).await;
+                }
             }
         }
     }
