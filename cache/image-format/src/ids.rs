@@ -1,7 +1,7 @@
 //! Names of chunks, images, tenants and roots: the only ways to make, parse and print them.
 //!
 //! Invariants: a [`ChunkId`] prints as 64 lowercase hexadecimal digits; tenants and roots
-//! are [`Label`]s, so they are safe as one path component of an object name.
+//! are labels, so they are safe as one path component of an object name.
 
 use crate::units::ChunkSize;
 use std::fmt;
