@@ -48,6 +48,29 @@ pub struct WorkerArgs {
     pub runtime: Option<String>,
 }
 
+/// Flags of the commands that talk to a daemon, or clean up after one.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ClientArgs {
+    /// Where the daemon's socket and mounts live [default: /run/lantern]
+    #[arg(long, env = "LANTERN_RUN_DIR", value_name = "DIRECTORY")]
+    pub run_dir: Option<PathBuf>,
+    /// Settings file [default: /etc/lantern/lantern.toml if it exists]
+    #[arg(long, env = "LANTERN_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl ClientArgs {
+    /// Where the daemon is, and the OCI runtime of the settings file.
+    ///
+    /// # Errors
+    /// The settings file cannot be read or says nonsense.
+    pub fn resolve(self) -> Result<(Directories, String), ConfigError> {
+        let file = config_file(&StoreArgs { config: self.config, ..StoreArgs::default() })?;
+        let args = WorkerArgs { run_dir: self.run_dir, ..WorkerArgs::default() };
+        Ok((args.directories(&file.worker), args.runtime(&file.worker)))
+    }
+}
+
 /// The `[worker]` table of the settings file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -5,12 +5,12 @@ mod signals;
 
 use anyhow::{Context, Result, bail};
 use blockd::api::{self, Client};
-use blockd::config::{self, WorkerArgs};
+use blockd::config::{self, ClientArgs, WorkerArgs};
 use blockd::report_kind;
 use blockd::run_dir::{RunDir, clear_dead};
 use blockd::worker::{IfSsdInUse, OpenRequest, Worker};
-use clap::{CommandFactory, Parser};
-use cli::{Cli, Command};
+use clap::CommandFactory;
+use cli::{By, Cli, Command};
 use origin::settings::StoreArgs;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -19,12 +19,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, by) = Cli::from_process();
     let filter = tracing_subscriber::EnvFilter::try_from_env("LANTERN_LOG").unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = runtime.context("the async runtime could not be started").and_then(|runtime| {
-        let outcome = runtime.block_on(run(cli));
+        let outcome = runtime.block_on(run(cli, by));
         // a thread that waits for input must not keep the process
         runtime.shutdown_background();
         outcome
@@ -38,26 +38,25 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<ExitCode> {
+async fn run(cli: Cli, by: By) -> Result<ExitCode> {
     match cli.command {
         Command::Serve { store, worker } => serve(store, worker).await?,
-        Command::Run(args) => return cli::run::run(*args).await,
+        Command::Run(args) => return cli::run::run(*args, by).await,
         Command::Mount { image, directory, rw, store, worker } => {
-            mount(image, &directory, rw, store, worker).await?;
+            mount((image, rw, &directory), by, store, worker).await?;
         }
-        Command::Umount { target, worker } => {
+        Command::Umount { target, client } => {
             let target = Path::new(&target).canonicalize().map_or(target, |path| path.display().to_string());
-            daemon(&worker).await?.close(&target).await?;
+            daemon(client).await?.close(&target).await?;
         }
-        Command::Ps { json, worker } => ps(&daemon(&worker).await?, json).await?,
-        Command::Status { worker } => {
-            let status = daemon(&worker).await?.status().await?;
+        Command::Ps { json, client } => ps(&daemon(client).await?, json).await?,
+        Command::Status { client } => {
+            let status = daemon(client).await?.status().await?;
             writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&status)?)?;
         }
-        Command::Cleanup { worker } => {
-            let file = config::config_file(&StoreArgs::default())?;
-            let runtime = worker.runtime(&file.worker);
-            let cleared = clear_dead(&worker.directories(&file.worker).run, &runtime).await?;
+        Command::Cleanup { runtime, client } => {
+            let (directories, default) = client.resolve()?;
+            let cleared = clear_dead(&directories.run, &runtime.unwrap_or(default)).await?;
             writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&cleared)?)?;
         }
         Command::Completions { shell } => {
@@ -67,9 +66,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn daemon(worker: &WorkerArgs) -> Result<Client> {
-    let file = config::config_file(&StoreArgs::default())?;
-    let socket = worker.directories(&file.worker).socket();
+async fn daemon(client: ClientArgs) -> Result<Client> {
+    let socket = client.resolve()?.0.socket();
     let found = Client::find(&socket).await;
     found.with_context(|| format!("no daemon at {}; start one with `blockd serve`", socket.display()))
 }
@@ -106,9 +104,8 @@ async fn serve(store: StoreArgs, worker: WorkerArgs) -> Result<()> {
 
 /// Mounts through the daemon, or serves the mount from here until a signal.
 async fn mount(
-    image: String,
-    directory: &Path,
-    rw: bool,
+    (image, rw, directory): (String, bool, &Path),
+    by: By,
     store: StoreArgs,
     worker: WorkerArgs,
 ) -> Result<()> {
@@ -119,7 +116,7 @@ async fn mount(
     }
     let open = OpenRequest { image, writable: rw, target: Some(directory.clone()), writable_bytes: None };
     let file = config::config_file(&store)?;
-    if store.store.is_none()
+    if by == By::Daemon
         && let Some(client) = Client::find(&worker.directories(&file.worker).socket()).await
     {
         client.open(open).await?;

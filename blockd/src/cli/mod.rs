@@ -2,8 +2,9 @@
 
 pub(crate) mod run;
 
-use blockd::config::WorkerArgs;
-use clap::{Parser, Subcommand};
+use blockd::config::{ClientArgs, WorkerArgs};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use origin::settings::StoreArgs;
 use std::path::PathBuf;
 
@@ -16,6 +17,27 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Who does the work of `run` and `mount`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The daemon, if one answers; else this process.
+    Daemon,
+    /// This process: the store was named on the command line.
+    Alone,
+}
+
+impl Cli {
+    /// The arguments of this process; ends it when they are wrong.
+    pub(crate) fn from_process() -> (Self, By) {
+        let matches = Self::command().get_matches();
+        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let named = matches.subcommand().is_some_and(|(_, matches)| {
+            matches.ids().any(|id| id == "store") && matches.value_source("store") == Some(ValueSource::CommandLine)
+        });
+        (cli, if named { By::Alone } else { By::Daemon })
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   blockd run app --store file:///var/lib/images --stats
@@ -24,8 +46,8 @@ Examples:
   blockd mount app /mnt/app && ls /mnt/app && blockd umount /mnt/app
   blockd ps
 
-With a daemon (`blockd serve`) the other commands use it; without one, `run` and
-`mount` do it all in one process and need --store.
+With a daemon (`blockd serve`) the other commands use it; without one, or with --store
+on the command line, `run` and `mount` do it all in one process.
 
 Exit codes: that of the command that was run; else 2 bad arguments, 3 not found,
 4 invalid or corrupt, 5 unavailable, 6 denied, 7 out of space, 125 not started.";
@@ -61,7 +83,7 @@ pub(crate) enum Command {
         /// The directory, or the instance's id
         target: String,
         #[command(flatten)]
-        worker: WorkerArgs,
+        client: ClientArgs,
     },
     /// List the daemon's instances
     Ps {
@@ -69,17 +91,20 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        worker: WorkerArgs,
+        client: ClientArgs,
     },
     /// Show what the daemon is doing, as JSON
     Status {
         #[command(flatten)]
-        worker: WorkerArgs,
+        client: ClientArgs,
     },
     /// Remove what workers that died left behind
     Cleanup {
+        /// OCI runtime [default: crun]
+        #[arg(long, env = "LANTERN_RUNTIME")]
+        runtime: Option<String>,
         #[command(flatten)]
-        worker: WorkerArgs,
+        client: ClientArgs,
     },
     /// Print shell completions
     Completions {

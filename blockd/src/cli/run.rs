@@ -1,6 +1,7 @@
 //! `blockd run`: a command in a sandbox on a lazily loaded image, with the daemon or alone.
 
 use super::super::signals;
+use super::By;
 use anyhow::{Context, Result};
 use blockd::api::{Client, Lease};
 use blockd::config::{self, ConfigFile, WorkerArgs, size};
@@ -141,7 +142,7 @@ impl RunArgs {
         })
     }
 
-    async fn hold(&self, file: ConfigFile, run_dir: &Arc<RunDir>) -> Result<Holder> {
+    async fn hold(&self, by: By, file: ConfigFile, run_dir: &Arc<RunDir>) -> Result<Holder> {
         let open = OpenRequest {
             image: self.image.clone(),
             writable: self.rw,
@@ -149,7 +150,7 @@ impl RunArgs {
             writable_bytes: self.rw_size,
         };
         let directories = self.worker.directories(&file.worker);
-        if self.store.store.is_none()
+        if by == By::Daemon
             && let Some(client) = Client::find(&directories.socket()).await
         {
             let lease = client.lease(open).await?;
@@ -168,7 +169,7 @@ impl RunArgs {
 }
 
 /// Runs and reports. The exit code is the command's.
-pub(crate) async fn run(args: RunArgs) -> Result<ExitCode> {
+pub(crate) async fn run(args: RunArgs, by: By) -> Result<ExitCode> {
     let asked = Instant::now();
     let request = args.request()?;
     let file = config::config_file(&args.store)?;
@@ -179,7 +180,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode> {
     // from here on signals are the command's business, or end the preparation
     let mut signals = signals::forwarded()?;
     let held = tokio::select! {
-        held = args.hold(file, &run_dir) => held,
+        held = args.hold(by, file, &run_dir) => held,
         Some(number) = signals.recv() => {
             return Ok(ExitCode::from(u8::try_from(128 + number).unwrap_or(255)));
         }
