@@ -2,11 +2,8 @@
 
 use flattener::commands::export::ExportError;
 use flattener::fetch::FetchError;
-use flattener::layer::LayerError;
 use flattener::oci::{ReferenceError, SourceError};
-use flattener::pipeline::StoreError;
 use flattener::push::PushError;
-use flattener::tree::TreeError;
 use image_format::names::NameError;
 use origin::catalog::CatalogError;
 use origin::settings::SettingsError;
@@ -30,20 +27,11 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
 }
 
 fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
-    if let Some(PushError::Tree(_) | PushError::Layout(_)) = error.downcast_ref() {
-        return Some(ErrorKind::Invalid);
-    }
-    if error.is::<TreeError>() {
-        return Some(ErrorKind::Invalid);
-    }
-    if let Some(StoreError::Level(_)) = error.downcast_ref() {
-        return Some(ErrorKind::Invalid);
-    }
     if let Some(ExportError::Io { .. }) = error.downcast_ref() {
         return Some(ErrorKind::Unavailable);
     }
-    None.or_else(|| error.downcast_ref::<SourceError>().map(SourceError::kind))
-        .or_else(|| error.downcast_ref::<LayerError>().map(LayerError::kind))
+    None.or_else(|| error.downcast_ref::<PushError>().map(PushError::kind))
+        .or_else(|| error.downcast_ref::<SourceError>().map(SourceError::kind))
         .or_else(|| error.downcast_ref::<CatalogError>().map(CatalogError::kind))
         .or_else(|| error.downcast_ref::<FetchError>().map(FetchError::kind))
         .or_else(|| error.downcast_ref::<OriginError>().map(OriginError::kind))

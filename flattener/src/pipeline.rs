@@ -15,7 +15,7 @@ use image_format::manifest::Entry;
 use image_format::names::ObjectName;
 use image_format::seal::{ChunkKey, Compression, LevelError, Salt, SealedOutput, Sealer};
 use image_format::units::{CHUNK_SIZE, ChunkIndex};
-use origin::store::{Origin, OriginError, PutOutcome};
+use origin::store::{ErrorKind, Origin, OriginError, PutOutcome};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,6 +64,22 @@ pub enum StoreError {
     /// The compression level does not exist.
     #[error(transparent)]
     Level(#[from] LevelError),
+}
+
+impl StoreError {
+    /// What the failure means to whoever asked.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            // the layers were checked and lie in files of ours: their disk, or a fault
+            Self::Render(failed) => {
+                let io = failed.source.downcast_ref::<std::io::Error>();
+                io.map_or(ErrorKind::Internal, |_| ErrorKind::Unavailable)
+            }
+            Self::Origin(error) => error.kind(),
+            Self::Level(_) => ErrorKind::Invalid,
+        }
+    }
 }
 
 /// What became of the chunks of one push. Each stored object is counted once, in the first

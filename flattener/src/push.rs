@@ -26,7 +26,7 @@ use image_format::reference::Reference;
 use image_format::root::{RootError, RootTable};
 use image_format::units::{CHUNK_SIZE, ChunkIndex};
 use origin::catalog::{Catalog, CatalogError};
-use origin::store::OriginError;
+use origin::store::{ErrorKind, OriginError};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,6 +78,22 @@ pub enum PushError {
     /// A fault of ours.
     #[error("the flattened image is inconsistent")]
     Manifest(#[from] InvalidManifest),
+}
+
+impl PushError {
+    /// What the failure means to whoever asked.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Source(error) => error.kind(),
+            Self::Layer(error) => error.kind(),
+            Self::Tree(_) | Self::Layout(_) | Self::Root(_) => ErrorKind::Invalid,
+            Self::Store(error) => error.kind(),
+            Self::Origin(error) => error.kind(),
+            Self::Catalog(error) => error.kind(),
+            Self::Manifest(_) => ErrorKind::Internal,
+        }
+    }
 }
 
 /// Pushes the image of `source` under `name`.

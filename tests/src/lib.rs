@@ -1,7 +1,13 @@
 //! The harness of the end-to-end suites: images made in code, the product's binaries, and
 //! comparison of file trees. Everything runs in temporary directories.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::missing_panics_doc, reason = "a harness fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::missing_panics_doc,
+    reason = "a harness fails by panicking"
+)]
 
 pub mod compare;
 pub mod image;

@@ -127,7 +127,8 @@ impl World {
     pub fn residue(&self) -> Vec<String> {
         let here = self.dir.path().to_str().unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let mut left: Vec<String> = mounts.lines().filter(|line| line.contains(here)).map(String::from).collect();
+        let mut left: Vec<String> =
+            mounts.lines().filter(|line| line.contains(here)).map(String::from).collect();
         for entry in std::fs::read_dir("/sys/block").unwrap().flatten() {
             let backing = std::fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
             if backing.contains(here) {

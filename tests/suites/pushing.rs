@@ -173,7 +173,11 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("climbs", Layer::new().file("../../etc/passwd", "x").finish(), "root"),
         ("climbs-inside", Layer::new().dir("a", 0o755).file("a/../../x", "x").finish(), "root"),
         ("link-to-nothing", Layer::new().hardlink("a", "nowhere").finish(), "nowhere"),
-        ("looping-parents", Layer::new().symlink("a", "b").symlink("b", "a").file("a/x", "x").finish(), "link"),
+        (
+            "looping-parents",
+            Layer::new().symlink("a", "b").symlink("b", "a").file("a/x", "x").finish(),
+            "link",
+        ),
         ("bare-whiteout", Layer::new().dir("etc", 0o755).file("etc/.wh.", "").finish(), "whiteout"),
         ("whiteout-of-dots", Layer::new().dir("etc", 0o755).file("etc/.wh...", "").finish(), "whiteout"),
         ("cut", base().finish()[..100_000].to_vec(), "layer"),
@@ -193,7 +197,11 @@ fn hostile_layers_are_refused_with_a_reason_and_commit_nothing() {
         assert_eq!(output.status.code(), Some(4), "{name}: {said}");
         assert!(said.to_lowercase().contains(reason), "{name}: {said}");
         assert!(!said.contains("panicked"), "{name}: {said}");
-        assert_eq!(world.flattener(&["inspect", "x"]).status.code(), Some(3), "{name}: nothing was committed");
+        assert_eq!(
+            world.flattener(&["inspect", "x"]).status.code(),
+            Some(3),
+            "{name}: nothing was committed"
+        );
     }
 }
 
@@ -202,13 +210,20 @@ fn damaged_layouts_and_bombs_are_refused() {
     let world = World::new();
     let directory = sample(&world, "image", 1);
     let image = format!("oci:{}:latest", directory.display());
-    for (flag, value) in [("--max-entries", "10"), ("--max-uncompressed-bytes", "100000"), ("--max-spool-bytes", "100000"), ("--max-file-bytes", "1000")] {
+    for (flag, value) in [
+        ("--max-entries", "10"),
+        ("--max-uncompressed-bytes", "100000"),
+        ("--max-spool-bytes", "100000"),
+        ("--max-file-bytes", "1000"),
+    ] {
         let output = world.flattener(&["push", &image, "--name", "x", flag, value]);
         assert_eq!(output.status.code(), Some(7), "{flag}: {}", text(&output));
         assert!(text(&output).contains(&flag[2..]), "the error says what to raise: {}", text(&output));
     }
-    let blobs: Vec<PathBuf> =
-        std::fs::read_dir(directory.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let blobs: Vec<PathBuf> = std::fs::read_dir(directory.join("blobs/sha256"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     for blob in blobs {
         let content = std::fs::read(&blob).unwrap();
         let mut damaged = content.clone();
@@ -224,6 +239,10 @@ fn damaged_layouts_and_bombs_are_refused() {
     for index in ["", "{", "[]", "{\"manifests\":3}"] {
         std::fs::write(directory.join("index.json"), index).unwrap();
         let output = world.flattener(&["push", &image, "--name", "x"]);
-        assert!(!output.status.success() && !text(&output).contains("panicked"), "{index}: {}", text(&output));
+        assert!(
+            !output.status.success() && !text(&output).contains("panicked"),
+            "{index}: {}",
+            text(&output)
+        );
     }
 }

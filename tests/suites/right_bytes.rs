@@ -40,7 +40,11 @@ fn whiteouts() -> Vec<Case> {
             .file("b/two", "5")
     };
     vec![
-        case("whiteouts", vec![lower(), Layer::new().dir("a", 0o755).whiteout("a", "gone").whiteout("a", "tree")], &[]),
+        case(
+            "whiteouts",
+            vec![lower(), Layer::new().dir("a", 0o755).whiteout("a", "gone").whiteout("a", "tree")],
+            &[],
+        ),
         case("opaque", vec![lower(), Layer::new().dir("b", 0o750).opaque("b").file("b/three", "6")], &[]),
         case(
             "opaque-after-its-entries",
@@ -49,11 +53,22 @@ fn whiteouts() -> Vec<Case> {
         ),
         case(
             "whiteout-and-again",
-            vec![lower(), Layer::new().dir("a", 0o755).whiteout("a", "tree").dir("a/tree", 0o711).file("a/tree/new", "7")],
+            vec![
+                lower(),
+                Layer::new()
+                    .dir("a", 0o755)
+                    .whiteout("a", "tree")
+                    .dir("a/tree", 0o711)
+                    .file("a/tree/new", "7"),
+            ],
             &[],
         ),
         case("whiteout-of-nothing", vec![lower(), Layer::new().dir("a", 0o755).whiteout("a", "never")], &[]),
-        case("empty-layers", vec![Layer::new(), lower(), Layer::new(), Layer::new().dir("c", 0o755), Layer::new()], &[]),
+        case(
+            "empty-layers",
+            vec![Layer::new(), lower(), Layer::new(), Layer::new().dir("c", 0o755), Layer::new()],
+            &[],
+        ),
     ]
 }
 
@@ -80,8 +95,18 @@ fn links() -> Vec<Case> {
         case(
             "file-and-directory-change-places",
             vec![
-                root().dir("a", 0o755).file("a/f", "x").dir("a/d", 0o755).file("a/d/leaf", "y").symlink("a/l", "f"),
-                Layer::new().dir("a", 0o755).dir("a/f", 0o755).file("a/f/in", "1").file("a/d", "2").dir("a/l", 0o700),
+                root()
+                    .dir("a", 0o755)
+                    .file("a/f", "x")
+                    .dir("a/d", 0o755)
+                    .file("a/d/leaf", "y")
+                    .symlink("a/l", "f"),
+                Layer::new()
+                    .dir("a", 0o755)
+                    .dir("a/f", 0o755)
+                    .file("a/f/in", "1")
+                    .file("a/d", "2")
+                    .dir("a/l", 0o700),
             ],
             &[],
         ),
@@ -93,11 +118,22 @@ fn links() -> Vec<Case> {
         ),
         case(
             "absolute-symlinked-parents",
-            vec![root().dir("usr", 0o755).dir("usr/bin", 0o755).symlink("bin", "/usr/bin"), Layer::new().file("bin/y", "2")],
+            vec![
+                root().dir("usr", 0o755).dir("usr/bin", 0o755).symlink("bin", "/usr/bin"),
+                Layer::new().file("bin/y", "2"),
+            ],
             &["usr/bin"],
         ),
-        case("duplicates", vec![root().file("x", "first").file("x", "second, longer").dir("d", 0o700).dir("d", 0o755)], &[]),
-        case("children-first", vec![Layer::new().file("p/q/r", "deep").dir("p/q", 0o710).dir("p", 0o701).dir("./", 0o755)], &[]),
+        case(
+            "duplicates",
+            vec![root().file("x", "first").file("x", "second, longer").dir("d", 0o700).dir("d", 0o755)],
+            &[],
+        ),
+        case(
+            "children-first",
+            vec![Layer::new().file("p/q/r", "deep").dir("p/q", 0o710).dir("p", 0o701).dir("./", 0o755)],
+            &[],
+        ),
         case("no-parents", vec![root().file("a/b/c", "x")], &["", "a", "a/b"]),
     ]
 }
@@ -260,8 +296,18 @@ fn check(world: &World, case: &Case) {
     world.push(&layout, name);
     let exported = checked_export(world, name);
     let bundle = world.path(&format!("{name}.umoci"));
-    run(Command::new("umoci").arg("unpack").arg("--image").arg(format!("{}:latest", layout.display())).arg(&bundle));
     let theirs = bundle.join("rootfs");
+    if name == "sparse-gnu" {
+        // umoci has not heard of entries of type S
+        std::fs::create_dir_all(&theirs).unwrap();
+        std::fs::write(world.path("layer.tar"), &case.layers[0]).unwrap();
+        let mut tar = Command::new("tar");
+        tar.args(["--extract", "--preserve-permissions", "--numeric-owner", "--file"]);
+        run(tar.arg(world.path("layer.tar")).arg("--directory").arg(&theirs));
+    } else {
+        let image = format!("{}:latest", layout.display());
+        run(Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle));
+    }
     let mounted = Mounted::new(&exported, world.path(&format!("{name}.mnt")));
     let differences = compare::trees(&mounted.0, &theirs, case.free_times);
     assert!(differences.is_empty(), "{name}:\n{}", differences.join("\n"));
@@ -326,12 +372,18 @@ fn privileged_a_sparse_file_of_five_gibibytes() {
     std::fs::create_dir(&dir).unwrap();
     let length = 5_u64 << 30;
     let islands = [0, (3 << 30) + 12_345, length - 5000];
-    let file = std::fs::File::create(dir.join("huge")).unwrap();
+    let mut open = std::fs::File::options();
+    let file = open.read(true).write(true).create(true).truncate(true).open(dir.join("huge")).unwrap();
     file.set_len(length).unwrap();
     for at in islands {
         file.write_all_at(&[0xA5; 4000], at).unwrap();
     }
-    let tar = Command::new("tar").args(["-c", "--sparse", "--format=pax", "-C"]).arg(&dir).arg("huge").output().unwrap();
+    let tar = Command::new("tar")
+        .args(["-c", "--sparse", "--format=pax", "-C"])
+        .arg(&dir)
+        .arg("huge")
+        .output()
+        .unwrap();
     assert!(tar.status.success());
     image::layout(&world.path("image"), &[tar.stdout], &json!({}));
     let pushed = world.push(&world.path("image"), "huge");

@@ -59,11 +59,6 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn wait_for_line(child: &mut Child, wanted: &str) {
-    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap() == wanted), "the output ended before {wanted:?}");
-}
-
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
@@ -83,12 +78,29 @@ fn privileged_the_process_sees_what_the_image_says() {
         "Env": ["PATH=/bin", "COLOUR=blue", "KEPT=yes"], "User": "worker", "WorkingDir": "/data",
     }));
     let output = world.blockd(&["run", "box"]);
-    assert_eq!((output.status.code(), &output.stdout[..]), (Some(7), &b"from cmd\n"[..]), "{}", text(&output));
+    assert_eq!(
+        (output.status.code(), &output.stdout[..]),
+        (Some(7), &b"from cmd\n"[..]),
+        "{}",
+        text(&output)
+    );
     let said = stdout(&world.blockd(&["run", "-e", "COLOUR=red", "box", "--", "pwd; id; env"]));
     for wanted in ["/data\n", "uid=1234(worker) gid=77(crew)", "88(extra)", "COLOUR=red\n", "KEPT=yes\n"] {
         assert!(said.contains(wanted), "{wanted:?} is missing in {said}");
     }
-    let said = stdout(&world.blockd(&["run", "-u", "0", "-w", "/etc", "--entrypoint", "/bin/sh", "box", "--", "-c", "pwd; id -u"]));
+    let said = stdout(&world.blockd(&[
+        "run",
+        "-u",
+        "0",
+        "-w",
+        "/etc",
+        "--entrypoint",
+        "/bin/sh",
+        "box",
+        "--",
+        "-c",
+        "pwd; id -u",
+    ]));
     assert_eq!(said, "/etc\n0\n");
     std::fs::write(world.path("given"), "from the host").unwrap();
     let bind = format!("type=bind,source={},target=/data/given,readonly", world.path("given").display());
@@ -152,7 +164,10 @@ fn privileged_the_daemon_mounts_lists_and_unmounts() {
         assert!(std::fs::read(at.join("data/read")).unwrap() == noise(1, 700_000));
         let listed: Value = serde_json::from_str(&stdout(&world.blockd(&["ps", "--json"]))).unwrap();
         assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
-        assert_eq!(stdout(&world.blockd(&["run", "box", "--", "/bin/echo", "through the daemon"])), "through the daemon\n");
+        assert_eq!(
+            stdout(&world.blockd(&["run", "box", "--", "/bin/echo", "through the daemon"])),
+            "through the daemon\n"
+        );
         stdout(&world.blockd(&["umount", at.to_str().unwrap()]));
         assert!(std::fs::read_dir(&at).unwrap().next().is_none());
         let missing = world.blockd(&["mount", "nothing", at.to_str().unwrap()]);
@@ -184,7 +199,7 @@ fn privileged_a_killed_daemon_is_cleaned_up_after() {
     stdout(&world.blockd(&["mount", "box", at.to_str().unwrap()]));
     daemon.end(Signal::KILL);
     let mut daemon = world.daemon();
-    clean(&world);
+    assert_eq!(world.residue().len(), 1, "only the new daemon's own devices: {:#?}", world.residue());
     stdout(&world.blockd(&["mount", "box", at.to_str().unwrap()]));
     assert!(std::fs::read(at.join("data/read")).unwrap() == noise(1, 700_000));
     daemon.end(Signal::TERM);
@@ -200,7 +215,7 @@ fn privileged_a_killed_run_is_cleaned_up_after() {
         return;
     }
     let world = world(&json!({"Env": ["PATH=/bin"]}));
-    let mut child = sleeping(&world, "sleep 1000");
+    let mut child = ready(&world, "", "sleep 1000");
     signal(&child, Signal::KILL);
     child.wait().unwrap();
     assert!(!world.residue().is_empty());
@@ -208,13 +223,14 @@ fn privileged_a_killed_run_is_cleaned_up_after() {
     clean(&world);
 }
 
-/// A run that says `ready` and then does as told.
-fn sleeping(world: &World, then: &str) -> Child {
+/// A run that prepares, says `ready` and goes on.
+fn ready(world: &World, first: &str, then: &str) -> Child {
     let mut command = world.command("blockd");
-    let script = format!("echo ready; {then}");
+    let script = format!("{first} echo ready; {then}");
     command.args(["run", "box", "--", "/bin/sh", "-c", &script]).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    wait_for_line(&mut child, "ready");
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "ready"), "the output ended too early");
     child
 }
 
@@ -225,17 +241,14 @@ fn privileged_signals_reach_the_process_and_nothing_is_left() {
     }
     let world = world(&json!({"Env": ["PATH=/bin"]}));
     for (number, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::HUP, "HUP")] {
-        let script = format!("trap 'exit 42' {name}; echo armed; while true; do sleep 0.05; done");
-        let mut child = sleeping(&world, &script);
-        wait_for_line(&mut child, "armed");
+        let trap = format!("trap 'exit 42' {name};");
+        let mut child = ready(&world, &trap, "while true; do sleep 0.05; done");
         signal(&child, number);
         assert_eq!(child.wait().unwrap().code(), Some(42), "{name}");
         clean(&world);
     }
     // one that does not listen: as PID 1 it would ignore the signal for ever
-    let mut child = sleeping(&world, "trap '' TERM; sleep 1000");
-    signal(&child, Signal::TERM);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let mut child = ready(&world, "trap '' TERM;", "sleep 1000");
     signal(&child, Signal::TERM);
     let code = child.wait().unwrap().code();
     assert!(code.is_some_and(|code| code >= 128), "ended by force: {code:?}");
@@ -281,7 +294,12 @@ fn privileged_damage_on_the_ssd_is_repaired() {
     let (second, repaired) = reported(&world, &["--no-prefetch"], &read);
     assert_eq!(stdout(&first), stdout(&second), "not one wrong byte");
     assert_eq!(repaired["from_origin"], cold["from_origin"], "every damaged entry was fetched again");
-    assert!(text(&second).contains(entries[0].file_name().unwrap().to_str().unwrap()) || text(&second).contains("corrupt"), "{}", text(&second));
+    assert!(
+        text(&second).contains(entries[0].file_name().unwrap().to_str().unwrap())
+            || text(&second).contains("corrupt"),
+        "{}",
+        text(&second)
+    );
     let (_, warm) = reported(&world, &["--no-prefetch"], &read);
     assert_eq!(warm["from_origin"]["chunks"], 0, "and is right since");
 }
@@ -305,7 +323,10 @@ fn privileged_damage_in_the_store_is_an_error_until_repaired() {
     for path in &chunks {
         flip(path);
     }
-    assert!(std::fs::read(at.join("data/unread")).unwrap() == noise(2, COLD), "right as soon as the store is");
+    assert!(
+        std::fs::read(at.join("data/unread")).unwrap() == noise(2, COLD),
+        "right as soon as the store is"
+    );
 }
 
 #[test]

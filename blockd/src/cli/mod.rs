@@ -32,7 +32,8 @@ impl Cli {
         let matches = Self::command().get_matches();
         let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         let named = matches.subcommand().is_some_and(|(_, matches)| {
-            matches.ids().any(|id| id == "store") && matches.value_source("store") == Some(ValueSource::CommandLine)
+            matches.ids().any(|id| id == "store")
+                && matches.value_source("store") == Some(ValueSource::CommandLine)
         });
         (cli, if named { By::Alone } else { By::Daemon })
     }

@@ -85,10 +85,14 @@ impl App {
         app.put("program", "usr/local/bin/server", 0o755, |random| random.code(6 << 20));
         app.put("program", "usr/local/lib/libengine.so", 0o644, |random| random.code(1_600_000));
         app.put("source", "app/data/model.bin", 0o644, |random| random.code(4 << 20));
-        for (directory, count, most) in
-            [("handlers", 60, 20_000), ("models", 40, 12_000), ("jobs", 50, 16_000), ("templates", 70, 9_000),
-             ("static", 50, 180_000), ("locale", 40, 30_000)]
-        {
+        for (directory, count, most) in [
+            ("handlers", 60, 20_000),
+            ("models", 40, 12_000),
+            ("jobs", 50, 16_000),
+            ("templates", 70, 9_000),
+            ("static", 50, 180_000),
+            ("locale", 40, 30_000),
+        ] {
             for file in 0..count {
                 let path = format!("app/{directory}/{directory}_{file}.{}", extension(directory));
                 app.put("source", &path, 0o644, |random| {
@@ -207,7 +211,9 @@ pub(crate) const FAMILY: [Change; 18] = [
             app.put("source", &path, 0o644, |random| random.text(6_000));
         }
     }),
-    ("twenty files removed", |app| app.remove("source", |path| path.contains("models_1") || path.contains("jobs_2"))),
+    ("twenty files removed", |app| {
+        app.remove("source", |path| path.contains("models_1") || path.contains("jobs_2"))
+    }),
     ("directory renamed", |app| {
         let source = &mut app.layer("source").files;
         let renamed = |path: &str| path.replace("app/handlers/", "app/controllers/");
@@ -252,7 +258,9 @@ pub(crate) const FAMILY: [Change; 18] = [
     ("debugging tool added to the base's directories", |app| {
         app.layers.push(AppLayer { name: "tool", files: BTreeMap::new(), owner: 0 });
         app.put("tool", "usr/bin/bench-trace", 0o755, |random| random.code(260_000));
-        app.put("tool", "usr/share/bash-completion/completions/bench-trace", 0o644, |random| random.text(3_000));
+        app.put("tool", "usr/share/bash-completion/completions/bench-trace", 0o644, |random| {
+            random.text(3_000)
+        });
         for file in 0..20 {
             let path = format!("usr/share/bench-trace/profile_{file}.conf");
             app.put("tool", &path, 0o644, |random| random.text(2_000));

@@ -161,8 +161,7 @@ impl LayoutDir {
         let mut config = self.put(config.to_string().as_bytes())?;
         config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
         let layers: Vec<&Value> = layers.iter().map(|layer| &layer.descriptor).collect();
-        let manifest =
-            json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
         let mut manifest = self.put(manifest.to_string().as_bytes())?;
         manifest["mediaType"] = MANIFEST.into();
         manifest["annotations"] = json!({"org.opencontainers.image.ref.name": tag});

@@ -69,12 +69,4 @@ impl Random {
         out.truncate(length);
         out
     }
-
-    /// Bytes that do not compress.
-    pub(crate) fn fill(&mut self, out: &mut [u8]) {
-        for piece in out.chunks_mut(8) {
-            let word = self.next().to_le_bytes();
-            piece.copy_from_slice(&word[..piece.len()]);
-        }
-    }
 }
