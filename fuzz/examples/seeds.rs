@@ -2,6 +2,9 @@
 //! To be run again when a format changes; the files are checked in, so that fuzzing starts
 //! from valid inputs without building this.
 
+use flate2::write::GzEncoder;
+use flattener::layer::Digest;
+use fuzz::tar::Archive;
 use fuzz::{reference_name, root, salt, tenant, tenant_key};
 use image_format::ids::{ImageDigest, ImageId};
 use image_format::manifest::{Entry, Manifest, ManifestHead};
@@ -10,6 +13,7 @@ use image_format::root::{RootState, RootTable};
 use image_format::seal::{Compression, Sealer};
 use image_format::units::{CHUNK_SIZE, ChunkIndex};
 use image_format::{envelope, manifest::SealedManifest};
+use std::io::Write;
 use std::path::Path;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -93,6 +97,147 @@ fn image_format() -> Result {
     write("chunk", "sealed", &[&[1], &sealer.seal(&text).ok_or("not zeros")?.bytes[..]].concat())
 }
 
+/// A layer with one of everything.
+fn layer() -> Vec<u8> {
+    let mut archive = Archive::default();
+    archive
+        .entry(b'5', "etc/", "", b"")
+        .file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+        .pax(&[("SCHILY.xattr.user.note", "x"), ("mtime", "1700000000.25"), ("path", "etc/long name")])
+        .file("etc/short", &[&[0; 5000][..], b"after a hole"].concat())
+        .entry(b'2', "etc/link", "passwd", b"")
+        .entry(b'1', "etc/hard", "etc/passwd", b"")
+        .entry(b'3', "null", "", b"")
+        .entry(b'6', "fifo", "", b"")
+        .entry(b'L', "././@LongLink", "", &[b'n'; 150])
+        .file("cut", b"long")
+        .finish()
+}
+
+/// Sparse files as PAX 0.1 and 1.0 spell them.
+fn sparse() -> Vec<u8> {
+    let mut map = b"2\n0\n4\n8192\n4\n".to_vec();
+    map.resize(512, 0);
+    map.extend_from_slice(b"headtail");
+    let mut archive = Archive::default();
+    archive
+        .pax(&[
+            ("GNU.sparse.major", "1"),
+            ("GNU.sparse.minor", "0"),
+            ("GNU.sparse.name", "sparse"),
+            ("GNU.sparse.realsize", "8196"),
+        ])
+        .file("GNUSparseFile.0/sparse", &map)
+        .pax(&[("GNU.sparse.size", "8196"), ("GNU.sparse.map", "0,4,8192,4")])
+        .file("other", b"headtail")
+        .finish()
+}
+
+/// A layer that removes and replaces what [`layer`] made.
+fn upper() -> Vec<u8> {
+    let mut archive = Archive::default();
+    archive
+        .file("etc/.wh.passwd", b"")
+        .file("etc/link", b"a file now")
+        .entry(b'5', "var/", "", b"")
+        .file("var/.wh..wh..opq", b"")
+        .file("var/log/new", b"implied parent")
+        .entry(b'2', "run", "var/log", b"")
+        .file("run/through", b"a link")
+        .finish()
+}
+
+fn layers() -> Result {
+    for (name, archive) in [("everything", layer()), ("sparse", sparse()), ("upper", upper())] {
+        write("layer", name, &archive)?;
+        write("ext4", name, &archive)?;
+        write("tree", name, &archive)?;
+        let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&archive)?;
+        write("layer_blob", &format!("{name}.gz"), &gzip.finish()?)?;
+        write("layer_blob", &format!("{name}.zst"), &zstd::bulk::compress(&archive, 1)?)?;
+    }
+    write("tree", "two", &[&layer(), &b"NEXTLAYR"[..], &upper()].concat())?;
+    let acl = [2, 0, 0, 0, 1, 0, 7, 0, 0, 0, 0, 0, 4, 0, 5, 0, 0, 0, 0, 0, 0x20, 0, 5, 0, 0, 0, 0, 0];
+    write("tree", "acl", &acl)
+}
+
+const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"$M","size":$m,"platform":{"os":"linux","architecture":"amd64"},"annotations":{"org.opencontainers.image.ref.name":"1"}}]}"#;
+const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"$C","size":$c},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"$L","size":$l}]}"#;
+const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"User":"web:33","Env":["A=b"],"Entrypoint":["/bin/sh"],"Cmd":["-c"],"WorkingDir":"/x"},"rootfs":{"type":"layers","diff_ids":["$L"]}}"#;
+const DOCKER: &str = r#"[{"Config":"$C","RepoTags":["app:1"],"Layers":["blobs/sha256/LAYER"]}]"#;
+
+fn images() -> Result {
+    let text = b"layer";
+    let layer_hex = Digest::of(text).hex();
+    let docker = DOCKER.replace("LAYER", &layer_hex);
+    let documents = |docker: &str| [INDEX, docker, MANIFEST, CONFIG, "layer"].join("\0");
+    write("image_documents", "layout", documents("").as_bytes())?;
+    write("image_documents", "docker", documents(&docker).as_bytes())?;
+    write("image_config", "full", CONFIG.as_bytes())?;
+    write("image_config", "nulls", br#"{"config":{"Env":null,"Cmd":null}}"#)?;
+
+    // The same as archives, with the digests in place.
+    let size = text.len().to_string();
+    let config = CONFIG.replace("$L", &format!("sha256:{layer_hex}"));
+    let config_hex = Digest::of(config.as_bytes()).hex();
+    let manifest = MANIFEST.replace("$C", &format!("sha256:{config_hex}"));
+    let manifest = manifest.replace("$c", &config.len().to_string());
+    let manifest = manifest.replace("$L", &format!("sha256:{layer_hex}")).replace("$l", &size);
+    let manifest_hex = Digest::of(manifest.as_bytes()).hex();
+    let index = INDEX.replace("$M", &format!("sha256:{manifest_hex}"));
+    let index = index.replace("$m", &manifest.len().to_string());
+    let blob = |hex: &str| format!("blobs/sha256/{hex}");
+    let mut archive = Archive::default();
+    archive.file(&blob(&layer_hex), text).file(&blob(&config_hex), config.as_bytes());
+    archive.file(&blob(&manifest_hex), manifest.as_bytes()).file("index.json", index.as_bytes());
+    write("image_archive", "layout.tar", &archive.finish())?;
+    let old = r#"[{"Config":"config.json","Layers":["a/layer.tar"]}]"#;
+    archive.file("config.json", config.as_bytes()).file("b/layer.tar", text);
+    archive.entry(b'2', "a/layer.tar", "../b/layer.tar", b"").file("manifest.json", old.as_bytes());
+    write("image_archive", "docker.tar", &archive.finish())?;
+
+    for (name, text) in [
+        ("short", "ubuntu:22.04".to_owned()),
+        ("full", format!("docker://localhost:5000/a/b:1@sha256:{layer_hex}")),
+        ("layout", "oci:/a/dir:tag".into()),
+        ("archive", "docker-archive:f.tar:ubuntu:22.04".into()),
+        ("platform", "linux/arm/v7".into()),
+        ("path", "./a//b/../c".into()),
+    ] {
+        write("image_names", name, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn hosts() -> Result {
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/false\n";
+    let group = "root:x:0:\nweb:x:33:\nlogs:x:40:web,root\n";
+    for (name, user) in [("name", "web"), ("numbers", "33:40"), ("group", "web:logs")] {
+        write("identity", name, [user, passwd, group].join("\0").as_bytes())?;
+    }
+    let digits = "ab".repeat(32);
+    for (name, text) in [
+        ("size", "1.5G".to_owned()),
+        ("bind", "type=bind,source=/a,target=/b,readonly".into()),
+        ("tmpfs", "type=tmpfs,target=/b".into()),
+        (
+            "keyring",
+            format!("version = 1\n[tenants]\nlocal = \"{digits}\"\n[domains]\nteam = \"{digits}\"\n"),
+        ),
+        (
+            "file",
+            "[store]\nurl = \"s3://b/p\"\n[worker]\nssd_cache_bytes = 4096\npolicy = \"lru-k\"\n".into(),
+        ),
+    ] {
+        write("settings", name, text.as_bytes())?;
+    }
+    Ok(())
+}
+
 fn main() -> Result {
-    image_format()
+    image_format()?;
+    layers()?;
+    images()?;
+    hosts()
 }

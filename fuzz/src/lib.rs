@@ -3,6 +3,11 @@
 //!
 //! Invariant: everything is a function of its arguments, so a crashing input crashes again.
 
+pub mod files;
+pub mod images;
+pub mod layers;
+pub mod tar;
+
 use image_format::envelope::TenantKey;
 use image_format::ids::{RootId, TenantId};
 use image_format::names::ObjectName;
