@@ -56,33 +56,55 @@ fn main() -> Result<ExitCode> {
     let mut setting = Setting { layout, bench, base };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (steps, packages) = if arguments.quick { (12, 2) } else { (app::FAMILY.len(), 6) };
-    let sections = runtime.block_on(async {
-        anyhow::Ok([
-            (
-                "a new version against the one before: unique chunks",
-                claims::family(&mut setting, steps).await?,
-            ),
-            ("two applications on one base: new chunks", claims::two_applications(&mut setting).await?),
-            ("an update of the base: unique chunks", claims::base_update(&mut setting).await?),
-            ("large files: shared chunks", claims::large_files(&mut setting).await?),
-            ("a package in other images: shared bytes", claims::packages(&mut setting, packages).await?),
-        ])
-    })?;
-    let missed = sections.iter().flat_map(|(_, figures)| figures).filter(|figure| !figure.is_met()).count();
-    if arguments.json {
-        let sections: Vec<_> =
-            sections.iter().map(|(title, figures)| json!({"title": title, "figures": figures})).collect();
-        println!("{:#}", json!({"sections": sections, "missed": missed}));
-    } else {
+    let mut report = Report { json: arguments.json, sections: Vec::new() };
+    if !arguments.json {
         println!("base: {}", arguments.base.as_deref().unwrap_or("made from this host's /usr"));
-        for (title, figures) in &sections {
+    }
+    runtime.block_on(async {
+        let family = claims::family(&mut setting, steps).await?;
+        report.add("a new version against the one before: unique chunks", family);
+        report.add("two applications on one base: new chunks", claims::two_applications(&mut setting).await?);
+        report.add("an update of the base: unique chunks", claims::base_update(&mut setting).await?);
+        report.add("large files: shared chunks", claims::large_files(&mut setting).await?);
+        let packages = claims::packages(&mut setting, packages).await?;
+        report.add("a package in other images: shared bytes", packages);
+        anyhow::Ok(())
+    })?;
+    let missed = report.finish();
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The figures so far; text is printed as they come, JSON at the end.
+struct Report {
+    json: bool,
+    sections: Vec<(&'static str, Vec<Figure>)>,
+}
+
+impl Report {
+    fn add(&mut self, title: &'static str, figures: Vec<Figure>) {
+        if !self.json {
             println!("\n{title}");
             figures.iter().for_each(print);
+            if self.sections.is_empty() {
+                print_distribution(&figures);
+            }
         }
-        print_distribution(&sections[0].1);
-        println!("\n{missed} promises missed");
+        self.sections.push((title, figures));
     }
-    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+
+    /// How many promises were missed.
+    fn finish(&self) -> usize {
+        let figures = self.sections.iter().flat_map(|(_, figures)| figures);
+        let missed = figures.filter(|figure| !figure.is_met()).count();
+        if self.json {
+            let sections =
+                self.sections.iter().map(|(title, figures)| json!({"title": title, "figures": figures}));
+            println!("{:#}", json!({"sections": sections.collect::<Vec<_>>(), "missed": missed}));
+        } else {
+            println!("\n{missed} promises missed");
+        }
+        missed
+    }
 }
 
 fn print(figure: &Figure) {
@@ -110,10 +132,10 @@ fn print(figure: &Figure) {
 fn print_distribution(figures: &[Figure]) {
     let mut pairs: Vec<&Figure> = figures.iter().filter(|figure| figure.chunks > 0).collect();
     pairs.sort_by(|a, b| a.part.total_cmp(&b.part));
-    println!("\ndistribution over {} pairs", pairs.len());
+    println!("  distribution over {} pairs:", pairs.len());
     for figure in pairs {
         let bar: String =
             (0..100).take_while(|&at| f64::from(at) < figure.part * 1000.0).map(|_| '#').collect();
-        println!("  {:>6.2} %  {bar}", figure.part * 100.0);
+        println!("    {:>6.2} %  {bar}", figure.part * 100.0);
     }
 }

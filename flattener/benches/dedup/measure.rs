@@ -118,16 +118,13 @@ impl Pushed {
         self.chunks.len()
     }
 
-    /// Part of this image's chunks that are distinct and that `other` lacks, and for what.
+    /// Part of this image's chunks that `other` lacks, and what those are for.
     pub(crate) fn unique(&self, other: &Self) -> (f64, ByUse) {
         let mut by_use = ByUse::new();
-        let mut distinct = HashSet::new();
         for index in self.lacking(other) {
-            if distinct.insert(self.chunks[&index]) {
-                *by_use.entry(self.use_of(index)).or_default() += 1;
-            }
+            *by_use.entry(self.use_of(index)).or_default() += 1;
         }
-        (distinct.len() as f64 / self.count() as f64, by_use)
+        (by_use.values().sum::<usize>() as f64 / self.count() as f64, by_use)
     }
 
     /// What a chunk is for, in a word.
