@@ -12,16 +12,19 @@ use std::time::Instant;
 pub(crate) struct Cost {
     /// Wall time.
     pub(crate) seconds: f64,
+    /// Processor time.
+    pub(crate) cpu_seconds: f64,
     /// Largest resident set of any of them.
     pub(crate) peak_bytes: u64,
 }
 
 impl Cost {
     /// One after the other.
-    pub(crate) const fn then(self, next: Self) -> Self {
+    pub(crate) fn then(self, next: Self) -> Self {
         Self {
             seconds: self.seconds + next.seconds,
-            peak_bytes: if self.peak_bytes > next.peak_bytes { self.peak_bytes } else { next.peak_bytes },
+            cpu_seconds: self.cpu_seconds + next.cpu_seconds,
+            peak_bytes: self.peak_bytes.max(next.peak_bytes),
         }
     }
 }
@@ -41,7 +44,7 @@ pub(crate) fn cost(program: impl AsRef<Path>, arguments: &[&str]) -> Result<Cost
         .stderr(said.reopen()?)
         .spawn()
         .with_context(|| format!("{} could not be started; is it installed?", program.display()))?;
-    let (status, peak_bytes) = sys::wait(&child)?;
+    let (status, sys::Usage { peak_bytes, cpu_seconds }) = sys::wait(&child)?;
     let seconds = begun.elapsed().as_secs_f64();
     ensure!(
         status.success(),
@@ -49,7 +52,7 @@ pub(crate) fn cost(program: impl AsRef<Path>, arguments: &[&str]) -> Result<Cost
         program.display(),
         fs::read_to_string(said.path())?
     );
-    Ok(Cost { seconds, peak_bytes })
+    Ok(Cost { seconds, cpu_seconds, peak_bytes })
 }
 
 /// The middle of some figures.

@@ -4,9 +4,16 @@
 use std::io;
 use std::process::{Child, ExitStatus};
 
-/// How a child ended, and the most memory it had resident, in bytes. Children that it did
-/// not wait for itself are not counted.
-pub(crate) fn wait(child: &Child) -> io::Result<(ExitStatus, u64)> {
+/// What a child used, with those of its own children that it waited for.
+pub(crate) struct Usage {
+    /// Most memory that one process had resident, in bytes.
+    pub(crate) peak_bytes: u64,
+    /// Processor time of all threads, user and system, in seconds.
+    pub(crate) cpu_seconds: f64,
+}
+
+/// How a child ended, and what it used.
+pub(crate) fn wait(child: &Child) -> io::Result<(ExitStatus, Usage)> {
     use std::os::unix::process::ExitStatusExt;
     let id = i32::try_from(child.id()).map_err(io::Error::other)?;
     let mut status = 0;
@@ -18,7 +25,10 @@ pub(crate) fn wait(child: &Child) -> io::Result<(ExitStatus, u64)> {
         let waited = unsafe { libc::wait4(id, &raw mut status, 0, &raw mut usage) };
         if waited == id {
             let kibibytes = u64::try_from(usage.ru_maxrss).map_err(io::Error::other)?;
-            return Ok((ExitStatus::from_raw(status), kibibytes * 1024));
+            let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+            let cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+            let used = Usage { peak_bytes: kibibytes * 1024, cpu_seconds };
+            return Ok((ExitStatus::from_raw(status), used));
         }
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
