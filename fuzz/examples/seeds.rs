@@ -157,6 +157,11 @@ fn layers() -> Result {
         write("layer_blob", &format!("{name}.gz"), &gzip.finish()?)?;
         write("layer_blob", &format!("{name}.zst"), &zstd::bulk::compress(&archive, 1)?)?;
     }
+    for (name, length) in [("short", 400), ("middle", 1500), ("long", 3000)] {
+        let mut noise = vec![0; length];
+        blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut noise);
+        write("entries", name, &noise)?;
+    }
     write("tree", "two", &[&layer(), &b"NEXTLAYR"[..], &upper()].concat())?;
     let acl = [2, 0, 0, 0, 1, 0, 7, 0, 0, 0, 0, 0, 4, 0, 5, 0, 0, 0, 0, 0, 0x20, 0, 5, 0, 0, 0, 0, 0];
     write("tree", "acl", &acl)

@@ -4,9 +4,11 @@
 //! Invariant: everything is a function of its arguments, so a crashing input crashes again.
 
 pub mod files;
+pub mod filesystems;
 pub mod images;
 pub mod layers;
 pub mod tar;
+pub mod trees;
 
 use image_format::envelope::TenantKey;
 use image_format::ids::{RootId, TenantId};
