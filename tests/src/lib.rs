@@ -12,6 +12,7 @@
 pub mod compare;
 pub mod image;
 pub mod product;
+pub mod s3;
 
 /// Whether tests that mount can run here; says so loudly if not.
 #[must_use]

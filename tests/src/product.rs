@@ -20,7 +20,8 @@ pub fn binary(name: &str) -> PathBuf {
     let profile = exe.parent().and_then(Path::parent).unwrap().to_path_buf();
     BUILT.call_once(|| {
         let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
-        command.args(["build", "--quiet", "--locked", "--bin", "flattener", "--bin", "blockd"]);
+        // the very targets of scripts/test: another choice has other features, and all is built twice
+        command.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
         command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         command.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
@@ -111,7 +112,15 @@ impl World {
     /// The daemon of this world, serving; ended when dropped.
     #[must_use]
     pub fn daemon(&self) -> Daemon {
-        let child = self.command("blockd").arg("serve").spawn().unwrap();
+        let mut command = self.command("blockd");
+        command.arg("serve");
+        self.daemon_of(command)
+    }
+
+    /// A daemon that this command starts in this world.
+    #[must_use]
+    pub fn daemon_of(&self, mut command: Command) -> Daemon {
+        let child = command.spawn().unwrap();
         let socket = self.path("run/blockd.sock");
         for _ in 0..500 {
             if std::os::unix::net::UnixStream::connect(&socket).is_ok() {

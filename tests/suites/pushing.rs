@@ -1,8 +1,21 @@
 //! Pushing: the same bytes every time, nothing twice, nothing lost, nothing wrong unnoticed.
 
+use flattener::layer::Limits;
+use flattener::oci::{self, ImageRef, SourceOptions};
+use flattener::pipeline::StoreSettings;
+use flattener::progress::Progress;
+use flattener::push::{self, PushSettings};
+use image_format::ids::{RootId, TenantId};
+use image_format::seal::{Compression, Salt};
+use origin::catalog::Catalog;
+use origin::counting::Counting;
+use origin::intercept::Intercepted;
+use origin::keyring::Keyring;
+use origin::memory::MemoryStore;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tests::image::{self, Layer};
 use tests::product::{World, text};
@@ -244,5 +257,42 @@ fn damaged_layouts_and_bombs_are_refused() {
             "{index}: {}",
             text(&output)
         );
+    }
+}
+
+/// What pushes ask of the store, counted at the seam.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_digest_costs_one_request() {
+    let world = World::new();
+    let layout = sample(&world, "image", 1);
+    let counted = Intercepted::new(Arc::new(MemoryStore::new()), Counting::default());
+    let root: RootId = "r1".parse().unwrap();
+    let tenant: TenantId = "local".parse().unwrap();
+    let keyring = Keyring::new(&world.path("keyring.toml"));
+    keyring.ensure_tenant(&tenant).unwrap();
+    let catalog = Catalog::new(Arc::new(counted.clone()), Arc::new(keyring), root.clone(), tenant);
+    let settings = PushSettings {
+        store: StoreSettings {
+            threads: 2,
+            uploads: 4,
+            salt: Salt::derive(&root, &[7; 32]),
+            compression: Compression::Zstd(1),
+            root,
+        },
+        limits: Limits::default(),
+        work_dir: std::env::temp_dir(),
+    };
+    let reference: ImageRef = format!("oci:{}:latest", layout.display()).parse().unwrap();
+    let name = "x".parse().unwrap();
+    for known in [false, true] {
+        let source = Arc::new(oci::open(&reference, &SourceOptions::default()).await.unwrap());
+        push::push(source, &name, &catalog, &settings, &Progress::new(true)).await.unwrap();
+        let counts = counted.interceptor().take();
+        let calls: u64 = counts.values().map(|counted| counted.calls).sum();
+        if known {
+            assert_eq!((calls, counts["get"].calls), (1, 1), "{counts:?}");
+        } else {
+            assert!(counts["put_if_absent"].calls > 20, "{counts:?}");
+        }
     }
 }

@@ -3,8 +3,12 @@
 
 use crate::catalog::Catalog;
 use crate::dir::{self, DirStore};
+use crate::intercept::Intercepted;
 use crate::keyring::Keyring;
-use crate::store::{ErrorKind, Origin, OriginError};
+use crate::retry::{Retry, RetrySettings};
+use crate::s3::{self, S3Settings, S3Store};
+use crate::store::{Origin, OriginError};
+use crate::throttle::{Line, Throttle};
 use image_format::ids::{IdError, RootId, TenantId};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -42,6 +46,10 @@ pub struct StoreArgs {
     /// Address buckets as endpoint/bucket instead of bucket.endpoint
     #[arg(long, env = "LANTERN_S3_PATH_STYLE")]
     pub s3_path_style: bool,
+    /// Use the store as if it were behind a slow line, to measure what that means: lan, near,
+    /// s3, or MILLISECONDS,MEGABYTES (to the first byte; per second)
+    #[arg(long, env = "LANTERN_SLOW_LINE", value_name = "LINE")]
+    pub slow_line: Option<Line>,
     /// Settings file [default: /etc/lantern/lantern.toml if it exists]
     #[arg(long, env = "LANTERN_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -91,6 +99,8 @@ pub struct StoreSettings {
     pub keyring: PathBuf,
     /// How S3 is reached.
     pub s3: S3Options,
+    /// A line to imitate in front of the store.
+    pub slow_line: Option<Line>,
 }
 
 /// Settings that cannot be used.
@@ -162,7 +172,7 @@ impl StoreArgs {
     /// [`SettingsError`] names the setting that is missing or wrong.
     pub fn resolve(self, file: StoreTable) -> Result<StoreSettings, SettingsError> {
         let url = self.store.or(file.url).ok_or(SettingsError::NoStore)?;
-        if dir::directory_of(&url).is_none() && !url.starts_with("s3://") {
+        if dir::directory_of(&url).is_none() && s3::parse_url(&url).is_none() {
             return Err(SettingsError::Url(url));
         }
         Ok(StoreSettings {
@@ -175,6 +185,7 @@ impl StoreArgs {
                 region: self.s3_region.or(file.s3_region),
                 path_style: self.s3_path_style || file.s3_path_style,
             },
+            slow_line: self.slow_line,
         })
     }
 }
@@ -194,19 +205,21 @@ impl StoreSettings {
     /// # Errors
     /// [`OriginError`] if the store cannot be reached or is not usable.
     pub async fn open(&self) -> Result<Arc<dyn Origin>, OriginError> {
+        let store = self.open_as_it_is().await?;
+        Ok(match self.slow_line {
+            Some(line) => Arc::new(Intercepted::new(store, Throttle::new(line))),
+            None => store,
+        })
+    }
+
+    async fn open_as_it_is(&self) -> Result<Arc<dyn Origin>, OriginError> {
         if let Some(directory) = dir::directory_of(&self.url) {
             let directory = directory.to_path_buf();
             let opened = tokio::task::spawn_blocking(move || DirStore::open(directory)).await;
             return Ok(Arc::new(opened.expect("opening returns errors and does not panic")?));
         }
-        Err(OriginError {
-            kind: ErrorKind::Unsupported,
-            operation: "open",
-            object: String::new(),
-            store: self.url.clone(),
-            message: "this store is of no known kind".into(),
-            source: None,
-        })
+        let store = S3Store::open(&self.url, &self.s3, S3Settings::default()).await?;
+        Ok(Arc::new(Intercepted::new(Arc::new(store), Retry::new(RetrySettings::default()))))
     }
 
     /// The tenant's keyring.
