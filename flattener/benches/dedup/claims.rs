@@ -3,7 +3,7 @@
 use crate::app::{App, FAMILY, File};
 use crate::base::{self, Found};
 use crate::layout::{Blob, LayoutDir};
-use crate::measure::{Bench, ByUse, Pushed};
+use crate::measure::{Bench, Blame, ByUse, Pushed, pieces};
 use crate::random::Random;
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -28,6 +28,8 @@ pub(crate) struct Figure {
     pub(crate) chunks: usize,
     /// What the counted chunks are for.
     pub(crate) by_use: ByUse,
+    /// Why there are so many new data chunks, where that is known.
+    pub(crate) blame: Vec<Blame>,
 }
 
 /// What is promised of a figure.
@@ -42,12 +44,18 @@ pub(crate) enum Limit {
 
 impl Figure {
     fn new(what: impl Into<String>, part: f64, limit: Option<Limit>) -> Self {
-        Self { what: what.into(), part, limit, chunks: 0, by_use: ByUse::new() }
+        Self { what: what.into(), part, limit, chunks: 0, by_use: ByUse::new(), blame: Vec::new() }
     }
 
     fn unique(what: impl Into<String>, new: &Pushed, old: &Pushed, limit: Option<Limit>) -> Self {
         let (part, by_use) = new.unique(old);
-        Self { what: what.into(), part, limit, chunks: new.count(), by_use }
+        Self { what: what.into(), part, limit, chunks: new.count(), by_use, blame: Vec::new() }
+    }
+
+    /// Says why, by the files that were changed.
+    fn because(mut self, new: &Pushed, old: &Pushed, changed: &BTreeSet<String>) -> Self {
+        self.blame = new.blame(old, changed);
+        self
     }
 
     /// Whether what is promised is true.
@@ -124,7 +132,7 @@ pub(crate) async fn two_applications(setting: &mut Setting) -> Result<Vec<Figure
     let limit = Some(Limit::AtMost(0.03));
     let what = "another application on the base, beyond its own bytes".into();
     Ok(vec![
-        Figure { what, part, limit, chunks: second.count(), by_use },
+        Figure { what, part, limit, chunks: second.count(), by_use, blame: Vec::new() },
         Figure::new("  its own bytes included", all, None),
     ])
 }
@@ -142,19 +150,17 @@ pub(crate) async fn base_update(setting: &mut Setting) -> Result<Vec<Figure>> {
         updated[0] = base::update(&setting.layout, &base[0], &paths)?;
         let new = setting.with_app(&format!("after-{seed}"), &updated, &app).await?;
         let what = format!("base rebuilt, {} files of {} packages replaced", paths.len(), names.len());
-        figures.push(Figure::unique(what, &new, &old, limit));
+        figures.push(Figure::unique(what, &new, &old, limit).because(&new, &old, &paths));
         if seed == 1 {
             let wanted: HashSet<String> = paths.iter().cloned().collect();
             let found = base::contents(&updated[0], &wanted)?;
             let mut layers = base.clone();
             layers.push(base::layer_of(&setting.layout, &found, 0)?);
             let new = setting.with_app("upgraded", &layers, &app).await?;
-            figures.push(Figure::unique(
-                "  the same as a layer between base and application",
-                &new,
-                &old,
-                limit,
-            ));
+            figures.push(
+                Figure::unique("  the same as a layer between base and application", &new, &old, limit)
+                    .because(&new, &old, &paths),
+            );
         }
     }
     let scattered = scatter(&base[0])?;
@@ -162,7 +168,7 @@ pub(crate) async fn base_update(setting: &mut Setting) -> Result<Vec<Figure>> {
     updated[0] = base::update(&setting.layout, &base[0], &scattered)?;
     let new = setting.with_app("scattered", &updated, &app).await?;
     let what = format!("  {} files from anywhere, which no update does", scattered.len());
-    figures.push(Figure::unique(what, &new, &old, None));
+    figures.push(Figure::unique(what, &new, &old, None).because(&new, &old, &scattered));
     Ok(figures)
 }
 
@@ -266,10 +272,7 @@ fn shared_bytes(package: &Package, first: &Pushed, second: &Pushed) -> Result<Fi
     for (path, file) in &package.files {
         let path = relocated(package, path, "usr/local/lib/python3.11/site-packages/");
         let Some(range) = places.get(path.as_bytes()) else { continue };
-        let mut left = file.data.len() as u64;
-        for index in range.clone() {
-            let here = left.min(CHUNK);
-            left -= here;
+        for (index, here) in pieces(range.clone(), file.data.len() as u64) {
             all += here;
             let same = first.chunks.get(&index).is_none_or(|id| second.has(id));
             shared += if same { here } else { 0 };

@@ -126,6 +126,29 @@ fn print(figure: &Figure) {
         figure.part * 100.0,
         by_use.join(", ")
     );
+    print_blame(figure);
+}
+
+/// The changed bytes in new chunks and what stands beside them; of a missed figure also
+/// where.
+fn print_blame(figure: &Figure) {
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let sum = |of: fn(&measure::Blame) -> u64| figure.blame.iter().map(of).sum();
+    if figure.blame.is_empty() {
+        return;
+    }
+    let (changed, beside) = (sum(|part| part.changed_bytes), sum(|part| part.beside_bytes));
+    println!("      {:.1} MiB changed, {:.1} MiB beside them", mebibytes(changed), mebibytes(beside));
+    let shown = if figure.is_met() { 0 } else { 12 };
+    for part in figure.blame.iter().take(shown) {
+        println!(
+            "      {:>4} data chunks: {:>7.2} MiB changed, {:>7.2} beside  {}",
+            part.chunks,
+            mebibytes(part.changed_bytes),
+            mebibytes(part.beside_bytes),
+            part.directory.as_deref().unwrap_or("(nothing changed)")
+        );
+    }
 }
 
 /// The family's figures in order, as bars.

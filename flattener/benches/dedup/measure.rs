@@ -11,13 +11,15 @@ use flattener::oci::{self, ImageRef, SourceOptions};
 use flattener::pipeline::StoreSettings;
 use flattener::progress::Progress;
 use flattener::push::{self, PushSettings};
+use flattener::tree::NodeKind;
 use image_format::envelope::{CustodyError, KeyCustodian, TenantKey};
 use image_format::ids::{ChunkId, ImageDigest, RootId, TenantId};
 use image_format::names::ImageName;
 use image_format::seal::{Compression, Salt};
+use image_format::units::CHUNK_SIZE;
 use origin::catalog::Catalog;
 use origin::memory::MemoryStore;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -43,6 +45,28 @@ pub(crate) struct Pushed {
     pub(crate) chunks: BTreeMap<u32, ChunkId>,
     ids: HashSet<ChunkId>,
     layout: Layout,
+    sizes: HashMap<Vec<u8>, u64>,
+}
+
+/// Why some data chunks are new.
+#[derive(Debug, Default, serde::Serialize)]
+pub(crate) struct Blame {
+    /// Where the changed files are; none if no file in the chunks was changed.
+    pub(crate) directory: Option<String>,
+    /// Chunks that are new.
+    pub(crate) chunks: usize,
+    /// Bytes in them of changed files.
+    pub(crate) changed_bytes: u64,
+    /// Bytes in them of other files.
+    pub(crate) beside_bytes: u64,
+}
+
+/// A file's bytes by the chunks that hold them. Files that do not fit one chunk begin one.
+pub(crate) fn pieces(chunks: std::ops::Range<u32>, size: u64) -> impl Iterator<Item = (u32, u64)> {
+    let chunk = u64::from(CHUNK_SIZE.bytes());
+    chunks
+        .enumerate()
+        .map(move |(number, index)| (index, size.saturating_sub(number as u64 * chunk).min(chunk)))
 }
 
 /// What the chunks are for that one image has and another lacks.
@@ -78,17 +102,21 @@ impl Bench {
         let manifest = self.catalog.manifest(report.image_id).await?;
         let chunks: BTreeMap<u32, ChunkId> =
             manifest.entries().iter().map(|entry| (entry.index.0, entry.id)).collect();
-        let layout = self.plan(&source, report.digest).await?;
+        let (layout, sizes) = self.plan(&source, report.digest).await?;
         let occupied: HashSet<u32> = layout.occupied_chunks().collect();
         ensure!(
             layout.device_length() == report.device_bytes
                 && chunks.keys().all(|index| occupied.contains(index)),
             "the layout planned for the report is not the one that was pushed"
         );
-        Ok(Pushed { ids: chunks.values().copied().collect(), chunks, layout })
+        Ok(Pushed { ids: chunks.values().copied().collect(), chunks, layout, sizes })
     }
 
-    async fn plan(&mut self, source: &oci::ImageSource, digest: ImageDigest) -> Result<Layout> {
+    async fn plan(
+        &mut self,
+        source: &oci::ImageSource,
+        digest: ImageDigest,
+    ) -> Result<(Layout, HashMap<Vec<u8>, u64>)> {
         let image = source.resolve().await?;
         let mut tree = flattener::tree::Tree::new();
         for (position, descriptor) in image.layers.iter().enumerate() {
@@ -103,7 +131,12 @@ impl Bench {
             }
             tree.apply_layer(&self.layers[&descriptor.digest])?;
         }
-        Ok(Layout::plan(tree, &FilesystemIdentity::from_digest(digest.as_bytes()))?)
+        let size = |id| match &tree.node(id).kind {
+            NodeKind::File(content) => Some(content.size),
+            _ => None,
+        };
+        let sizes = tree.entries().filter_map(|(path, id)| Some((path, size(id)?))).collect();
+        Ok((Layout::plan(tree, &FilesystemIdentity::from_digest(digest.as_bytes()))?, sizes))
     }
 }
 
@@ -151,6 +184,38 @@ impl Pushed {
             .flat_map(|place| place.chunks)
             .filter(|&index| self.layout.chunk_use(index) == ChunkUse::Data)
             .collect()
+    }
+
+    /// What the data chunks hold that `other` lacks, by the directory of the first `changed`
+    /// file in each; the most chunks first.
+    pub(crate) fn blame(&self, other: &Self, changed: &BTreeSet<String>) -> Vec<Blame> {
+        let lacking = self.lacking(other).filter(|&index| self.use_of(index) == "data");
+        let mut chunks: BTreeMap<u32, Blame> = lacking.map(|index| (index, Blame::default())).collect();
+        for place in self.places() {
+            let Some(&size) = self.sizes.get(&place.path) else { continue };
+            let path = String::from_utf8_lossy(&place.path);
+            for (index, here) in pieces(place.chunks, size) {
+                let Some(chunk) = chunks.get_mut(&index) else { continue };
+                if changed.contains(&*path) {
+                    let top = || path.split('/').take(4).collect::<Vec<_>>().join("/");
+                    chunk.directory.get_or_insert_with(top);
+                    chunk.changed_bytes += here;
+                } else {
+                    chunk.beside_bytes += here;
+                }
+            }
+        }
+        let mut sums: BTreeMap<Option<String>, Blame> = BTreeMap::new();
+        for chunk in chunks.into_values() {
+            let sum = sums.entry(chunk.directory.clone()).or_default();
+            sum.directory = chunk.directory;
+            sum.chunks += 1;
+            sum.changed_bytes += chunk.changed_bytes;
+            sum.beside_bytes += chunk.beside_bytes;
+        }
+        let mut sums: Vec<Blame> = sums.into_values().collect();
+        sums.sort_by_key(|sum| std::cmp::Reverse(sum.chunks));
+        sums
     }
 
     /// Places of the chunks of one file.

@@ -8,7 +8,7 @@ use std::io::Read;
 /// Layers of the image.
 const LAYERS: u64 = 5;
 /// Distinct lines of the text.
-const LINES: usize = 4096;
+const LINES: usize = 256;
 
 /// Sizes of files in turn: many small ones, a few large ones.
 const SIZES: [u64; 12] = [
@@ -68,8 +68,8 @@ pub(crate) fn build(layout: &mut LayoutDir, bytes: u64) -> Result<()> {
                 header.set_mtime(1_700_000_000);
                 let path = format!("data/{number}/{:03}/file_{file}", file / 100);
                 let random = Random::of(&path, 1);
-                let content =
-                    Content { random, lines: lines.clone(), noise: file.is_multiple_of(2), left: size };
+                let noise = (file + file / SIZES.len()).is_multiple_of(2);
+                let content = Content { random, lines: lines.clone(), noise, left: size };
                 tar.append_data(&mut header, path, content)?;
                 file += 1;
             }
