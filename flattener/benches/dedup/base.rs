@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// What goes into each layer of the base made from this host: directories, most MiB.
 const HOST: [(&[&str], u64); 3] = [
-    (&["/usr/bin", "/usr/lib", "/etc/alternatives", "/var/lib/dpkg/info"], 260),
+    (&["/var/lib/dpkg/info", "/usr/bin", "/etc/alternatives", "/usr/lib"], 260),
     (&["/usr/share"], 110),
     (&["/usr/lib/python3", "/usr/local/lib"], 130),
 ];
