@@ -57,6 +57,9 @@ Exit codes: that of the command that was run; else 2 bad arguments, 3 not found,
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve images as a daemon, controlled through a Unix socket
+    #[command(
+        after_help = "Examples:\n  blockd serve --store file:///var/lib/images\n  blockd serve --store s3://bucket/lantern --ssd-cache 100G --memory-cache 4G"
+    )]
     Serve {
         #[command(flatten)]
         store: StoreArgs,
@@ -64,8 +67,14 @@ pub(crate) enum Command {
         worker: WorkerArgs,
     },
     /// Run an image's command in a sandbox
+    #[command(
+        after_help = "Examples:\n  blockd run python --store file:///var/lib/images --stats\n  blockd run python -e LANG=C --memory 512M --cpus 0.5 -- -c 'print(1)'\n  blockd run app --rw --mount type=bind,source=/srv/data,target=/data,readonly\n  blockd run app --entrypoint /bin/sh -u root"
+    )]
     Run(Box<run::RunArgs>),
     /// Mount an image at a directory
+    #[command(
+        after_help = "Examples:\n  blockd mount app /mnt/app\n  blockd mount app /mnt/app --rw\n  blockd mount app /mnt/app --store file:///var/lib/images   # without a daemon, until Ctrl-C"
+    )]
     Mount {
         /// Name or digest (sha256:…)
         image: String,
@@ -80,6 +89,7 @@ pub(crate) enum Command {
         worker: WorkerArgs,
     },
     /// Undo a mount of the daemon's
+    #[command(after_help = "Examples:\n  blockd umount /mnt/app")]
     Umount {
         /// The directory, or the instance's id
         target: String,
@@ -87,6 +97,7 @@ pub(crate) enum Command {
         client: ClientArgs,
     },
     /// List the daemon's instances
+    #[command(after_help = "Examples:\n  blockd ps\n  blockd ps --json | jq -r '.[].directory'")]
     Ps {
         /// Print JSON
         #[arg(long)]
@@ -95,11 +106,13 @@ pub(crate) enum Command {
         client: ClientArgs,
     },
     /// Show what the daemon is doing, as JSON
+    #[command(after_help = "Examples:\n  blockd status | jq .tiers")]
     Status {
         #[command(flatten)]
         client: ClientArgs,
     },
     /// Remove what workers that died left behind
+    #[command(after_help = "Examples:\n  blockd cleanup\n  blockd cleanup --run-dir /run/lantern-test")]
     Cleanup {
         /// OCI runtime [default: crun]
         #[arg(long, env = "LANTERN_RUNTIME")]
@@ -108,6 +121,9 @@ pub(crate) enum Command {
         client: ClientArgs,
     },
     /// Print shell completions
+    #[command(
+        after_help = "Examples:\n  blockd completions zsh > /usr/local/share/zsh/site-functions/_blockd"
+    )]
     Completions {
         /// For which shell
         shell: clap_complete::Shell,

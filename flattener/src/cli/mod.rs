@@ -42,8 +42,12 @@ pub(crate) enum Command {
     #[command(after_help = PUSH_EXAMPLES)]
     Push(Box<PushArgs>),
     /// List the images of the store
+    #[command(after_help = "Examples:\n  flattener ls\n  flattener ls --json | jq -r '.[].name'")]
     Ls(StoreArgs),
     /// Show an image's manifest and configuration
+    #[command(
+        after_help = "Examples:\n  flattener inspect app\n  flattener inspect app --json | jq .config.Env"
+    )]
     Inspect {
         /// Name or digest (sha256:…)
         image: String,
@@ -51,6 +55,9 @@ pub(crate) enum Command {
         store: StoreArgs,
     },
     /// Fetch and check every chunk of an image
+    #[command(
+        after_help = "Examples:\n  flattener verify app\n  flattener verify sha256:2c9a… --quiet || echo damaged"
+    )]
     Verify {
         /// Name or digest (sha256:…)
         image: String,
@@ -58,6 +65,9 @@ pub(crate) enum Command {
         store: StoreArgs,
     },
     /// Write an image as a plain ext4 file
+    #[command(
+        after_help = "Examples:\n  flattener export app -o app.ext4 && mount -o ro,loop,noload app.ext4 /mnt"
+    )]
     Export {
         /// Name or digest (sha256:…)
         image: String,
@@ -68,6 +78,9 @@ pub(crate) enum Command {
         store: StoreArgs,
     },
     /// Say what two images share, chunk by chunk and byte by byte
+    #[command(
+        after_help = "Examples:\n  flattener diff app-v1 app-v2\n  flattener diff app-v1 app-v2 --chunks-only --json"
+    )]
     Diff {
         /// The image that is there: name or digest
         a: String,
@@ -80,6 +93,9 @@ pub(crate) enum Command {
         store: StoreArgs,
     },
     /// Make a private dedup domain with a secret salt in the keyring
+    #[command(
+        after_help = "Examples:\n  flattener add-domain team-a && flattener push oci:./layout:v1 --domain team-a"
+    )]
     AddDomain {
         /// Its name
         name: String,
@@ -87,6 +103,9 @@ pub(crate) enum Command {
         store: StoreArgs,
     },
     /// Print shell completions
+    #[command(
+        after_help = "Examples:\n  flattener completions bash > /usr/share/bash-completion/completions/flattener"
+    )]
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
@@ -94,6 +113,11 @@ pub(crate) enum Command {
 }
 
 const PUSH_EXAMPLES: &str = "\
+Examples:
+  flattener push docker.io/library/python:3.12 --name python
+  flattener push oci:./layout:v1 --platform linux/arm64 --compression none
+  flattener push docker://127.0.0.1:5000/app:v1 --plain-http 127.0.0.1:5000
+
 Images are named as skopeo and podman do (containers-transports(5)):
   docker://HOST/REPO:TAG or @DIGEST   a registry; docker:// may be left out
   oci:DIRECTORY[:TAG]                 an OCI layout

@@ -5,7 +5,7 @@ use crate::oci::{SourceOptions, open};
 use origin::store::ErrorKind;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// `user:geheim` by bcrypt.
@@ -19,6 +19,11 @@ struct Server {
 
 impl Server {
     fn start(dir: &Path, with_password: bool) -> Self {
+        Self::start_with(dir, with_password, "")
+    }
+
+    /// `tls` goes into the `http` section.
+    fn start_with(dir: &Path, with_password: bool, tls: &str) -> Self {
         let auth = if with_password {
             fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
             format!("auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n", dir.display())
@@ -26,7 +31,7 @@ impl Server {
             String::new()
         };
         let config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}/data}}}}\nhttp: {{addr: \"127.0.0.1:0\"}}\n{auth}",
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}/data}}}}\nhttp: {{addr: \"127.0.0.1:0\"{tls}}}\n{auth}",
             dir.display()
         );
         fs::write(dir.join("config.yml"), config).unwrap();
@@ -115,4 +120,34 @@ async fn pulls_from_a_registry_that_wants_a_password() {
     let secure = SourceOptions { plain_http: vec![], ..options };
     let error = refusal(&name, &secure).await;
     assert!(error.contains("cannot be reached"), "{error}");
+}
+
+/// A certificate for 127.0.0.1 that nobody else trusts.
+fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
+    let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+    openssl.args(["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]);
+    let output = openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (key, certificate)
+}
+
+#[tokio::test]
+async fn tls_is_checked_against_the_certificates_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, certificate) = certificate(dir.path());
+    let tls = format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
+    let server = Server::start_with(dir.path(), false, &tls);
+    let layout_dir = dir.path().join("layout");
+    let layout = Fixture::new(&layout_dir);
+    layout.finish(&[("one", layout.image("amd64"))]);
+    let name = format!("docker://{}/app:one", server.host);
+    skopeo(&["copy", "--dest-tls-verify=false", &format!("oci:{}:one", layout_dir.display()), &name]);
+    let strict = SourceOptions { platform: Some("linux/amd64".parse().unwrap()), retries: 0, ..SourceOptions::default() };
+    let error = refusal(&name, &strict).await;
+    assert!(error.contains("cannot be reached") || error.contains("certificate"), "{error}");
+    let trusting = SourceOptions { ca_certs: vec![certificate], ..strict };
+    let (source, image) = resolve(&name, &trusting).await;
+    check(source, &image, "amd64").await;
 }
