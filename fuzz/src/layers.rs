@@ -8,6 +8,7 @@ use flattener::layer::{Budget, Digest, LayerDescriptor, LayerError, Limits, Spoo
 pub fn limits() -> Limits {
     Limits {
         entries: 2000,
+        metadata_bytes: 2 << 20,
         uncompressed_bytes: 8 << 20,
         file_bytes: 1 << 43,
         spool_bytes: 4 << 20,

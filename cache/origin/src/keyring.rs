@@ -48,9 +48,7 @@ pub enum KeyringError {
         reason: String,
     },
     /// The dedup domain has no secret in the file.
-    #[error(
-        "keyring {path} has no dedup domain {domain:?}; create it with: flattener keyring add-domain {domain}"
-    )]
+    #[error("keyring {path} has no dedup domain {domain:?}; create it with: flattener add-domain {domain}")]
     NoDomain {
         /// Which file.
         path: PathBuf,
@@ -158,8 +156,12 @@ impl Keyring {
             return Err(KeyringError::Mode { path: self.path.clone(), mode });
         }
         let mut text = Zeroizing::new(String::new());
-        file.take(MAX_KEYRING_BYTES).read_to_string(&mut text).map_err(self.io("read"))?;
         let format = |reason| KeyringError::Format { path: self.path.clone(), reason };
+        // a part of it must never pass for the whole: an update would drop the rest
+        let read = file.take(MAX_KEYRING_BYTES + 1).read_to_string(&mut text).map_err(self.io("read"))?;
+        if read as u64 > MAX_KEYRING_BYTES {
+            return Err(format(format!("longer than {MAX_KEYRING_BYTES} bytes")));
+        }
         // the parser's message would quote the line, which may hold a key
         let parsed: KeyringText =
             toml::from_str(&text).map_err(|_| format("not the expected TOML tables".into()))?;
@@ -281,6 +283,10 @@ mod tests {
         fs::write(keyring.path(), "version = 1\n[tenants]\nlocal = secret").unwrap();
         let error = format!("{:?}", keyring.ensure_tenant(&tenant()).unwrap_err());
         assert!(!error.contains("secret"), "{error}");
+        let long = format!("version = 1\n{}", "# filler\n".repeat(200_000));
+        fs::write(keyring.path(), &long).unwrap();
+        assert!(matches!(keyring.ensure_tenant(&tenant()), Err(KeyringError::Format { .. })));
+        assert_eq!(fs::read_to_string(keyring.path()).unwrap(), long, "what was not read is not replaced");
     }
 
     #[test]

@@ -167,6 +167,9 @@ pub(crate) struct PushArgs {
     /// Most archive entries in all layers
     #[arg(long, default_value_t = Limits::default().entries)]
     pub(crate) max_entries: u64,
+    /// Most bytes of names, link targets and extended attributes in all layers
+    #[arg(long, default_value_t = Limits::default().metadata_bytes)]
+    pub(crate) max_metadata_bytes: u64,
     /// Most uncompressed bytes in all layers
     #[arg(long, default_value_t = Limits::default().uncompressed_bytes)]
     pub(crate) max_uncompressed_bytes: u64,
@@ -186,6 +189,7 @@ impl PushArgs {
     pub(crate) const fn limits(&self) -> Limits {
         Limits {
             entries: self.max_entries,
+            metadata_bytes: self.max_metadata_bytes,
             uncompressed_bytes: self.max_uncompressed_bytes,
             file_bytes: self.max_file_bytes,
             spool_bytes: self.max_spool_bytes,

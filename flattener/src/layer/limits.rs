@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Limits {
     /// Archive entries in all layers; each costs about 200 bytes of memory.
     pub entries: u64,
+    /// Bytes of all entries' names, link targets and extended attributes; held in memory.
+    pub metadata_bytes: u64,
     /// Uncompressed bytes in all layers, holes that the archive spells out included.
     pub uncompressed_bytes: u64,
     /// Logical size of one file, holes included. ext4 ends at 16 TiB.
@@ -27,6 +29,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             entries: 10_000_000,
+            metadata_bytes: 256 << 20,
             uncompressed_bytes: 1 << 40,
             file_bytes: 1 << 43,
             spool_bytes: 64 << 30,
@@ -40,6 +43,7 @@ impl Default for Limits {
 pub struct Budget {
     limits: Limits,
     entries: AtomicU64,
+    metadata_bytes: AtomicU64,
     uncompressed_bytes: AtomicU64,
     spool_bytes: AtomicU64,
     segments: AtomicU64,
@@ -74,8 +78,12 @@ impl Budget {
         &self.limits
     }
 
-    pub(super) fn entry(&self) -> Result<(), Fault> {
-        draw(&self.entries, 1, self.limits.entries, "entries in the image", "max-entries")
+    /// One entry with this many bytes of names, targets and extended attributes.
+    pub(super) fn entry(&self, metadata_bytes: u64) -> Result<(), Fault> {
+        draw(&self.entries, 1, self.limits.entries, "entries in the image", "max-entries")?;
+        let (what, limit) =
+            ("bytes of names and extended attributes in the image", self.limits.metadata_bytes);
+        draw(&self.metadata_bytes, metadata_bytes, limit, what, "max-metadata-bytes")
     }
 
     pub(super) fn segment(&self) -> Result<(), Fault> {

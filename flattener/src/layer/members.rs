@@ -1,8 +1,8 @@
 //! The table of contents of an uncompressed tar file on disk: where each file's bytes are.
 //!
 //! Used for image archives (`oci-archive:`, `docker-archive:`), whose members are then read
-//! in place. Reads headers only; bounds on extensions and count make memory proportional
-//! to nothing but the number of members.
+//! in place. Reads headers only; memory is bounded by the number of members and of the bytes
+//! of their names.
 
 use super::archive::BLOCK_BYTES;
 use super::error::Fault;
@@ -14,6 +14,8 @@ use std::os::unix::fs::FileExt;
 
 /// Most members of an image archive: a few per layer.
 const MEMBERS_MAX: usize = 100_000;
+/// Most bytes of all names and link targets; an ordinary archive has some thousands.
+const NAMES_MAX: usize = 16 << 20;
 /// Longest extension body.
 const EXTENSION_MAX: u64 = 1 << 20;
 
@@ -33,7 +35,7 @@ pub(crate) struct Member {
 /// Lists the regular files and links of `archive`.
 pub(crate) fn members(archive: &File) -> Result<Vec<Member>, Fault> {
     let length = archive.metadata().map_err(|source| Fault::Read { offset: 0, source })?.len();
-    let mut found = Vec::new();
+    let (mut found, mut name_bytes) = (Vec::new(), 0);
     let (mut long_name, mut long_link, mut extended) = (None, None, pax::Extended::default());
     let mut offset = 0;
     while offset + to_u64(BLOCK_BYTES) <= length {
@@ -54,12 +56,17 @@ pub(crate) fn members(archive: &File) -> Result<Vec<Member>, Fault> {
                 let link = long_link.take().or(extended.link).unwrap_or(header.link);
                 let link = matches!(typeflag, b'1' | b'2').then_some(link);
                 if link.is_some() || matches!(typeflag, 0 | b'0' | b'7') {
+                    name_bytes += name.len() + link.as_ref().map_or(0, Vec::len);
                     found.push(Member { name, link, offset, size });
                 }
             }
         }
         if found.len() > MEMBERS_MAX {
             return Err(Fault::Limit { what: "members", limit: to_u64(MEMBERS_MAX), setting: "(fixed)" });
+        }
+        if name_bytes > NAMES_MAX {
+            let what = "bytes of members' names";
+            return Err(Fault::Limit { what, limit: to_u64(NAMES_MAX), setting: "(fixed)" });
         }
         offset = end.next_multiple_of(to_u64(BLOCK_BYTES));
     }
@@ -71,4 +78,22 @@ fn body(archive: &File, offset: u64, header: &Header) -> Result<Vec<u8>, Fault> 
     let mut bytes = vec![0; length.ok_or(Fault::Extension("it is longer than 1 MiB"))?];
     archive.read_exact_at(&mut bytes, offset).map_err(|source| Fault::Read { offset, source })?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_fill_memory_are_refused() {
+        let name = vec!["n".repeat(200); 5000].join("/");
+        let mut archive = tar::Builder::new(tempfile::tempfile().unwrap());
+        for _ in 0..20 {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            archive.append_data(&mut header, &name, std::io::empty()).unwrap();
+        }
+        let error = members(&archive.into_inner().unwrap()).unwrap_err();
+        assert!(matches!(error, Fault::Limit { .. }), "{error}");
+    }
 }

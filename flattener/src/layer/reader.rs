@@ -12,7 +12,7 @@ use super::header::{self, Decoded, Header};
 use super::limits::Budget;
 use super::pax::{self, Extended};
 use super::sparse::SparseMap;
-use super::spool::{ContentWriter, SpoolWriter};
+use super::spool::{ContentWriter, SpoolWriter, to_u64};
 use super::whiteout::{self, Place};
 use std::collections::HashMap;
 
@@ -73,6 +73,11 @@ impl Item {
             minor: extended.minor.unwrap_or(header.minor),
             extended,
         }
+    }
+
+    /// Bytes of this entry that stay in memory until the image is laid out.
+    fn held_bytes(&self) -> u64 {
+        to_u64(self.name.len() + self.link.len() + self.extended.xattrs.bytes())
     }
 
     fn metadata(&mut self) -> Result<Metadata, Fault> {
@@ -140,7 +145,7 @@ impl<'r, 'a> Reader<'r, 'a> {
                 _ => {
                     let item = Item::new(header, std::mem::take(&mut pending));
                     self.current = Some(item.name.clone());
-                    self.budget.entry()?;
+                    self.budget.entry(item.held_bytes())?;
                     self.entry(item, &block)?;
                     self.current = None;
                 }

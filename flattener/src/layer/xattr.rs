@@ -45,9 +45,13 @@ impl Xattrs {
         }
     }
 
+    /// Bytes of names and values.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, (_, value))| name.len() + value.len()).sum()
+    }
+
     /// Checks the sizes.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        let mut total = 0;
         for (name, (_, value)) in &self.0 {
             if name.len() > NAME_MAX {
                 return Err(Fault::Xattr("a name is longer than 255 bytes"));
@@ -55,9 +59,8 @@ impl Xattrs {
             if value.len() > VALUE_MAX {
                 return Err(Fault::Xattr("a value is longer than 64 KiB"));
             }
-            total += name.len() + value.len();
         }
-        if total > ENTRY_MAX {
+        if self.bytes() > ENTRY_MAX {
             return Err(Fault::Xattr("one entry has more than 1 MiB of them"));
         }
         Ok(())

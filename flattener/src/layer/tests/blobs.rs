@@ -127,6 +127,9 @@ fn limits_stop_bombs_early() {
     let bomb = gzip(&zeros);
     let noisy: Vec<u8> = [[0; 4096], [1; 4096]].concat().repeat(20);
     let many = (0..20).fold(Tar::default(), |tar, _| tar.file(b"f", b"")).end();
+    let heavy = (0..10)
+        .fold(Tar::default(), |tar, _| tar.pax(&[("SCHILY.xattr.user.x", &[b'x'; 1000])]).file(b"f", b""));
+    let heavy = heavy.end();
     let unlimited = Limits::default();
     for (case, blob, archive, limits, setting) in [
         (
@@ -136,6 +139,7 @@ fn limits_stop_bombs_early() {
             Limits { uncompressed_bytes: 1 << 20, ..unlimited },
             "max-uncompressed-bytes",
         ),
+        ("xattrs", heavy.clone(), heavy, Limits { metadata_bytes: 9_999, ..unlimited }, "max-metadata-bytes"),
         ("entries", many.clone(), many, Limits { entries: 19, ..unlimited }, "max-entries"),
         (
             "spool",

@@ -126,8 +126,25 @@ async fn pulls_from_a_registry_that_wants_a_password() {
 fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
     let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
     let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-    openssl.args(["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]);
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]);
+    openssl.args([
+        "-subj",
+        "/CN=registry",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=CA:FALSE",
+    ]);
     let output = openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     (key, certificate)
@@ -144,7 +161,11 @@ async fn tls_is_checked_against_the_certificates_given() {
     layout.finish(&[("one", layout.image("amd64"))]);
     let name = format!("docker://{}/app:one", server.host);
     skopeo(&["copy", "--dest-tls-verify=false", &format!("oci:{}:one", layout_dir.display()), &name]);
-    let strict = SourceOptions { platform: Some("linux/amd64".parse().unwrap()), retries: 0, ..SourceOptions::default() };
+    let strict = SourceOptions {
+        platform: Some("linux/amd64".parse().unwrap()),
+        retries: 0,
+        ..SourceOptions::default()
+    };
     let error = refusal(&name, &strict).await;
     assert!(error.contains("cannot be reached") || error.contains("certificate"), "{error}");
     let trusting = SourceOptions { ca_certs: vec![certificate], ..strict };
