@@ -120,11 +120,11 @@ impl World {
     /// A daemon that this command starts in this world.
     #[must_use]
     pub fn daemon_of(&self, mut command: Command) -> Daemon {
-        let child = command.spawn().unwrap();
+        let daemon = Daemon(command.spawn().unwrap());
         let socket = self.path("run/blockd.sock");
         for _ in 0..500 {
             if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
-                return Daemon(child);
+                return daemon;
             }
             std::thread::sleep(std::time::Duration::from_millis(20));
         }

@@ -268,7 +268,7 @@ async fn a_known_digest_costs_one_request() {
     let counted = Intercepted::new(Arc::new(MemoryStore::new()), Counting::default());
     let root: RootId = "r1".parse().unwrap();
     let tenant: TenantId = "local".parse().unwrap();
-    let keyring = Keyring::new(&world.path("keyring.toml"));
+    let keyring = Keyring::new(world.path("keyring.toml"));
     keyring.ensure_tenant(&tenant).unwrap();
     let catalog = Catalog::new(Arc::new(counted.clone()), Arc::new(keyring), root.clone(), tenant);
     let settings = PushSettings {
