@@ -29,7 +29,8 @@ fn world(config: &Value) -> World {
     let world = World::new();
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
     let mut layer = Layer::new().dir("./", 0o755).dir("bin", 0o755).program("bin/busybox", busybox);
-    for applet in ["sh", "cat", "echo", "env", "id", "pwd", "sleep", "touch", "sha256sum", "ls", "kill"] {
+    for applet in ["sh", "cat", "echo", "env", "id", "pwd", "sleep", "touch", "sha256sum", "ls", "kill", "dd"]
+    {
         layer = layer.symlink(&format!("bin/{applet}"), "busybox");
     }
     layer = layer
@@ -106,6 +107,64 @@ fn privileged_the_process_sees_what_the_image_says() {
     let bind = format!("type=bind,source={},target=/data/given,readonly", world.path("given").display());
     let said = stdout(&world.blockd(&["run", "--mount", &bind, "box", "--", "cat given"]));
     assert_eq!(said, "from the host");
+    clean(&world);
+}
+
+#[test]
+fn privileged_a_terminal_is_given_if_there_is_one() {
+    if !tests::privileged() {
+        return;
+    }
+    let world = world(&json!({"Env": ["PATH=/bin"]}));
+    let ask = ["run", "box", "--", "/bin/sh", "-c", "test -t 0 && echo a terminal || echo none"];
+    assert_eq!(stdout(&world.blockd(&ask)), "none\n");
+    let blockd = world.command("blockd");
+    let line =
+        format!("{} run box -- /bin/sh -c 'test -t 0 && echo a terminal'", blockd.get_program().display());
+    let mut script = Command::new("script");
+    script.envs(blockd.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = script.args(["-q", "-e", "-c", &line, "/dev/null"]).output().unwrap();
+    assert!(stdout(&output).contains("a terminal"), "{}", text(&output));
+    clean(&world);
+}
+
+/// What the groups of a sandbox, of either version, say of processor time.
+fn quotas(below: &Path, prefix: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(below).into_iter().flatten().flatten() {
+        if !entry.file_type().unwrap().is_dir() {
+            continue;
+        }
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let files = ["cpu.cfs_quota_us", "cpu.max"];
+            found.extend(files.iter().flat_map(|file| std::fs::read_to_string(entry.path().join(file))));
+        }
+        found.extend(quotas(&entry.path(), prefix));
+    }
+    found
+}
+
+#[test]
+fn privileged_limits_hold() {
+    if !tests::privileged() {
+        return;
+    }
+    let world = world(&json!({"Env": ["PATH=/bin"]}));
+    let hoard = ["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];
+    stdout(&world.blockd(&[&["run", "--memory", "256M", "box", "--"], &hoard[..]].concat()));
+    let output = world.blockd(&[&["run", "--memory", "16M", "box", "--"], &hoard[..]].concat());
+    assert_eq!(output.status.code(), Some(137), "killed for its memory: {}", text(&output));
+    let fork = ["/bin/sh", "-c", "for n in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait"];
+    let output = world.blockd(&[&["run", "--pids", "4", "box", "--"], &fork[..]].concat());
+    assert!(text(&output).contains("fork"), "{}", text(&output));
+    let mut command = world.command("blockd");
+    command.args(["run", "--cpus", "0.5", "box", "--", "/bin/sh", "-c", "echo ready; sleep 1000"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    let quotas = quotas(Path::new("/sys/fs/cgroup"), &format!("lantern-{}-", child.id()));
+    signal(&child, Signal::TERM);
+    child.wait().unwrap();
+    assert!(quotas.iter().any(|quota| quota.starts_with("50000")), "half a processor: {quotas:?}");
     clean(&world);
 }
 
