@@ -420,6 +420,7 @@ fn privileged_a_given_image_is_right() {
     let differences = compare::trees(&mounted.0, &bundle.join("rootfs"), &[]);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     let at = world.path("lazy");
+    std::fs::create_dir(&at).unwrap();
     let daemon = world.daemon();
     let output = world.blockd(&["mount", "given", at.to_str().unwrap()]);
     assert!(output.status.success(), "{}", text(&output));
