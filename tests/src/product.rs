@@ -1,5 +1,6 @@
 //! The product's commands with a store, a keyring and state of their own.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
@@ -23,6 +24,18 @@ pub fn binary(name: &str) -> PathBuf {
         // the very targets of scripts/test: another choice has other features, and all is built twice
         command.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
         command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        // what cargo tells tests of their package; build scripts that look at it would run again
+        let ours = |name: &OsString| {
+            let name = name.to_string_lossy();
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"]
+                .iter()
+                .any(|of| name.starts_with(of))
+        };
+        for (name, _) in std::env::vars_os() {
+            if ours(&name) {
+                command.env_remove(name);
+            }
+        }
         command.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             command.arg("--release");

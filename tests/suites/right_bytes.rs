@@ -324,7 +324,6 @@ fn check_all(cases: &[Case]) {
     for case in cases {
         check(&world, case);
     }
-    assert!(world.residue().is_empty());
 }
 
 #[test]
@@ -419,6 +418,7 @@ fn privileged_a_given_image_is_right() {
     let mounted = Mounted::new(&exported, world.path("mnt"));
     let differences = compare::trees(&mounted.0, &bundle.join("rootfs"), &[]);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+    drop(mounted);
     let at = world.path("lazy");
     std::fs::create_dir(&at).unwrap();
     let daemon = world.daemon();
@@ -427,6 +427,5 @@ fn privileged_a_given_image_is_right() {
     let differences = compare::trees(&at, &bundle.join("rootfs"), &[]);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     drop(daemon);
-    drop(mounted);
     assert!(world.residue().is_empty());
 }
