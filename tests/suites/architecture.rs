@@ -32,12 +32,16 @@ fn arrows_go_one_way() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("image-format", &[][..]),
         ("origin", &["image-format"]),
-        ("cache", &["image-format", "origin"]),
-        ("flattener", &["image-format", "origin"]),
+        ("fleet", &["image-format"]),
+        ("cache", &["fleet", "image-format", "origin"]),
+        ("flattener", &["fleet", "image-format", "origin"]),
         ("fuse-mount", &[]),
         ("photon", &[]),
-        ("blockd", &["cache", "fuse-mount", "image-format", "origin", "photon"]),
-        ("tests", &["blockd", "cache", "flattener", "fuse-mount", "image-format", "origin", "photon"]),
+        ("blockd", &["cache", "fleet", "fuse-mount", "image-format", "origin", "photon"]),
+        (
+            "tests",
+            &["blockd", "cache", "flattener", "fleet", "fuse-mount", "image-format", "origin", "photon"],
+        ),
     ]);
     let metadata = metadata();
     let members: BTreeSet<&str> =
