@@ -1,5 +1,5 @@
-//! Any `k` of `k + m` shards give the chunk; whatever else comes in is an error. The other
-//! library, `reed-solomon-erasure`, is another code: it has to agree on what is decoded.
+//! Any `k` of `k + m` shards give the chunk; whatever else comes in is an error. The crate
+//! `reed-solomon-erasure` is the oracle: from two parity shards on, its stripes are ours.
 
 use super::*;
 use proptest::prelude::*;
@@ -141,8 +141,6 @@ fn what_is_no_stripe_is_named() {
     );
 }
 
-/// The oracle's matrix gives the exclusive or only for some numbers of data shards, so the
-/// parity is checked against single bytes.
 #[test]
 fn one_parity_shard_is_the_sum_of_single_bytes() {
     for data in 1..=MAX_DATA {
@@ -151,6 +149,20 @@ fn one_parity_shard_is_the_sum_of_single_bytes() {
         let (sum, data) = shards.split_last().unwrap();
         let bytes = (0..sum.len()).map(|at| data.iter().fold(0, |sum, shard| sum ^ shard[at]));
         assert_eq!(*sum, bytes.collect::<Vec<u8>>(), "{code}");
+    }
+}
+
+#[test]
+fn more_parity_shards_are_the_oracles() {
+    for (data, parity) in (1..=MAX_DATA).flat_map(|data| (2..=MAX_PARITY).map(move |parity| (data, parity))) {
+        let code = Code::new(data, parity).unwrap();
+        let ours = code.encode(&noise(9000, 7));
+        let mut theirs: Vec<Vec<u8>> = ours.iter().map(|shard| shard.to_vec()).collect();
+        for shard in &mut theirs[usize::from(data)..] {
+            shard.fill(0);
+        }
+        ReedSolomon::new(usize::from(data), usize::from(parity)).unwrap().encode(&mut theirs).unwrap();
+        assert!(ours == theirs, "{code}");
     }
 }
 
