@@ -1,5 +1,5 @@
 //! Stripes of a chunk of 512 KiB: parity by vectors against single bytes, and encoding and
-//! decoding by our codes and by `reed-solomon-erasure`.
+//! decoding by our codes, by `reed-solomon-erasure` and by `reed-solomon-simd`.
 //!
 //! `cargo bench -p fleet --bench stripe`; the decision is `docs/decisions/0009-stripes.md`.
 //! Stops with an error if the vector path is not ten times as fast as the loop of bytes, so
@@ -12,7 +12,7 @@
 )]
 
 use bytes::Bytes;
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::{Criterion, Throughput};
 use fleet::stripe::{Code, xor};
 use reed_solomon_erasure::galois_8::ReedSolomon;
 use std::hint::black_box;
@@ -91,7 +91,7 @@ fn erasure(criterion: &mut Criterion, sealed: &Bytes) {
         let mut shards: Vec<Vec<u8>> = code.encode(sealed).iter().map(|shard| shard.to_vec()).collect();
         let mut group = criterion.benchmark_group(format!("erasure-{code}"));
         group.throughput(Throughput::Bytes(u64::from(CHUNK)));
-        group.bench_function(BenchmarkId::from_parameter("encode"), |bencher| {
+        group.bench_function("encode", |bencher| {
             bencher.iter(|| oracle.encode(black_box(&mut shards)));
         });
         let mut lost: Vec<(Vec<u8>, bool)> = shards.into_iter().map(|shard| (shard, true)).collect();
@@ -100,6 +100,27 @@ fn erasure(criterion: &mut Criterion, sealed: &Bytes) {
                 // the buffer stays: only the restoring is measured, and no joining
                 lost[0].1 = false;
                 oracle.reconstruct_data(black_box(&mut lost))
+            });
+        });
+        group.finish();
+    }
+}
+
+fn simd(criterion: &mut Criterion, sealed: &Bytes) {
+    for (data, parity) in [(4_u8, 1_u8), (4, 2), (8, 2), (10, 4)] {
+        let code = Code::new(data, parity).expect("a code");
+        let (k, m) = (usize::from(data), usize::from(parity));
+        let shards: Vec<Bytes> = code.encode(sealed).into_iter().take(k).collect();
+        let mut group = criterion.benchmark_group(format!("simd-{code}"));
+        group.throughput(Throughput::Bytes(u64::from(CHUNK)));
+        group.bench_function("encode", |bencher| {
+            bencher.iter(|| reed_solomon_simd::encode(k, m, black_box(&shards)));
+        });
+        let recovery = reed_solomon_simd::encode(k, m, &shards).expect("shards of a stripe");
+        group.bench_function("decode-one-lost", |bencher| {
+            bencher.iter(|| {
+                let data = shards.iter().enumerate().skip(1);
+                reed_solomon_simd::decode(k, m, black_box(data), [(0, &recovery[0])])
             });
         });
         group.finish();
@@ -138,5 +159,6 @@ fn main() {
     parity(&mut criterion, &shards);
     ours(&mut criterion, &sealed);
     erasure(&mut criterion, &sealed);
+    simd(&mut criterion, &sealed);
     criterion.final_summary();
 }

@@ -4,7 +4,7 @@
 //! Layout, normative: the chunk is cut into `k` data shards of [`Code::shard_len`] bytes, in
 //! order, the end filled up with zeros; index `0..k` are the data, `k..k+m` the parity. With
 //! one parity shard that is the exclusive or of the data ([`xor`]), with more it is
-//! Reed-Solomon's. What stands in the padding is never looked at again.
+//! Reed-Solomon's (`reed_solomon.rs`). What stands in the padding is never looked at again.
 //!
 //! Nothing here tells a wrong shard from a right one: only the chunk's id does, once the
 //! stripe is decoded. Shards come from the network, so any bytes, indices and lengths are
@@ -20,8 +20,8 @@ use std::fmt;
 pub const MAX_DATA: u8 = 16;
 /// Most parity shards of a stripe.
 pub const MAX_PARITY: u8 = 8;
-/// Every shard's length is a multiple of this many bytes: a cache line, the widest vector,
-/// and what the Reed-Solomon code works on at once. Normative.
+/// Every shard's length is a multiple of this many bytes: a cache line, the widest
+/// vector, and what other Reed-Solomon codes ask for. Normative.
 const SHARD_ALIGN: usize = 64;
 
 /// Numbers of shards that make no code.

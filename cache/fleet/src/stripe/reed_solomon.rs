@@ -10,14 +10,16 @@
 //! of vector instructions by the compiler; reading several times as fast as from tables is
 //! worth it because with `m` ≥ 2 most reads decode (`docs/decisions/0009-stripes.md`).
 //!
-//! Invariant of the callers: shards are equally long, a multiple of [`BLOCK`].
+//! Invariant of the callers: shards are equally long.
 
+use super::xor::xor_into;
 use bytes::Bytes;
+use std::ops::Range;
 
 /// The field's polynomial without x^8.
 const POLYNOMIAL: u8 = 0x1d;
-/// Bytes that are worked on at once: what fits the vector registers of any processor.
-const BLOCK: usize = super::SHARD_ALIGN;
+/// Bytes of every shard that are worked on before going on: they stay in the first-level cache.
+const BLOCK: usize = 2 * 1024;
 
 /// The element times x.
 const fn double(element: u8) -> u8 {
@@ -67,30 +69,48 @@ pub(super) fn append_shard(out: &mut Vec<u8>, known: &[(u8, &Bytes)], target: u8
     let points: Vec<u8> = known.iter().map(|&(index, _)| index).collect();
     let coefficients = coefficients(&points, target);
     // of each bit of a coefficient, the highest first, the shards that it is set for
-    let with_bit = |bit: usize| {
+    let with_bit = |bit: usize| -> Vec<&[u8]> {
         let set = known.iter().zip(&coefficients).filter(move |(_, of)| *of >> bit & 1 == 1);
-        set.map(|((_, shard), _)| shard.as_chunks::<BLOCK>().0).collect::<Vec<_>>()
+        set.map(|((_, shard), _)| shard.as_ref()).collect()
     };
-    let bits: Vec<Vec<&[[u8; BLOCK]]>> = (0..8).rev().map(with_bit).collect();
-    let blocks = known.first().map_or(0, |(_, shard)| shard.len() / BLOCK);
-    for block in 0..blocks {
-        out.extend_from_slice(&sum_block(&bits, block));
+    let bits: Vec<Vec<&[u8]>> = (0..8).rev().map(with_bit).collect();
+    let len = known.first().map_or(0, |(_, shard)| shard.len());
+    for start in (0..len).step_by(BLOCK) {
+        let block = start..len.min(start + BLOCK);
+        let sum = out.len();
+        out.resize(sum + block.len(), 0);
+        for shards in &bits {
+            add_bit(&mut out[sum..], shards, block.clone());
+        }
     }
 }
 
-/// One block of a shard, bit by bit: double what there is, add the shards that have the bit.
-#[inline]
-fn sum_block(bits: &[Vec<&[[u8; BLOCK]]>], block: usize) -> [u8; BLOCK] {
-    let mut sum = [0; BLOCK];
-    for shards in bits {
-        sum = sum.map(double);
-        for shard in shards {
-            for (byte, add) in sum.iter_mut().zip(&shard[block]) {
-                *byte ^= add;
-            }
+/// Doubles the sum and adds this block of the shards: one step for one bit.
+fn add_bit(sum: &mut [u8], shards: &[&[u8]], block: Range<usize>) {
+    fn cut<'a>(shard: &'a [u8], block: &Range<usize>) -> &'a [u8] {
+        &shard[block.clone()]
+    }
+    match *shards {
+        [] => double_and_add(sum, []),
+        [a] => double_and_add(sum, [cut(a, &block)]),
+        [a, b] => double_and_add(sum, [cut(a, &block), cut(b, &block)]),
+        [a, b, c] => double_and_add(sum, [cut(a, &block), cut(b, &block), cut(c, &block)]),
+        [a, b, c, d, ref others @ ..] => {
+            double_and_add(sum, [cut(a, &block), cut(b, &block), cut(c, &block), cut(d, &block)]);
+            others.iter().for_each(|shard| xor_into(sum, cut(shard, &block)));
         }
     }
-    sum
+}
+
+/// Doubles the sum and adds `N` shards in one pass, which the compiler vectorises: lengths
+/// are made equal before the loop.
+#[inline(never)]
+fn double_and_add<const N: usize>(sum: &mut [u8], shards: [&[u8]; N]) {
+    let len = sum.len();
+    let shards = shards.map(|shard| &shard[..len]);
+    for at in 0..len {
+        sum[at] = shards.iter().fold(double(sum[at]), |sum, shard| sum ^ shard[at]);
+    }
 }
 
 #[cfg(test)]
