@@ -191,17 +191,45 @@ impl HttpTransport {
         connecting.await.expect("connecting returns errors and does not panic")
     }
 
+    /// One call of an operator's: any path, an empty body. Returns the status and at most
+    /// `limit` bytes of the answer. Bounded by `patience`.
+    ///
+    /// # Errors
+    /// [`CallError`] if there is no answer, or a longer one.
+    pub async fn ask(
+        &self,
+        node: &Node,
+        method: &str,
+        path: &str,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<(u16, Bytes), CallError> {
+        let asked = async {
+            let method = Method::from_bytes(method.as_bytes())
+                .map_err(|error| failed(node, CallKind::Refused, &error))?;
+            let response = self.send(node, method, path, Buffers::default()).await?;
+            let status = response.status();
+            if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                return Err(refusal(node, status));
+            }
+            let body = Limited::new(response.into_body(), limit).collect().await;
+            let body = body.map_err(|error| failed(node, CallKind::Protocol, &Chain(&*error)))?;
+            Ok((status.as_u16(), body.to_bytes()))
+        };
+        let late = |_| failed(node, CallKind::Late, &format_args!("no answer within {patience:?}"));
+        tokio::time::timeout(patience, asked).await.map_err(late)?
+    }
+
     async fn send(
         &self,
         node: &Node,
         method: Method,
-        id: &ChunkId,
+        path: &str,
         body: Buffers,
     ) -> Result<Response<Incoming>, CallError> {
         let mut sender = self.sender(node).await?;
         let scheme = if self.settings.tls.is_some() { "https" } else { "http" };
-        let mut request =
-            Request::builder().method(method).uri(format!("{scheme}://{}/v1/shards/{id}", node.address));
+        let mut request = Request::builder().method(method).uri(format!("{scheme}://{}{path}", node.address));
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -276,6 +304,10 @@ where
     Ok(sender)
 }
 
+fn path(id: &ChunkId) -> String {
+    format!("/v1/shards/{id}")
+}
+
 /// What a status other than success means.
 fn refusal(node: &Node, status: StatusCode) -> CallError {
     let (kind, message) = match status {
@@ -295,7 +327,7 @@ fn refusal(node: &Node, status: StatusCode) -> CallError {
 #[async_trait]
 impl Transport for HttpTransport {
     async fn get(&self, node: &Node, id: &ChunkId) -> Result<Option<Bytes>, CallError> {
-        let response = self.send(node, Method::GET, id, Buffers::default()).await?;
+        let response = self.send(node, Method::GET, &path(id), Buffers::default()).await?;
         match response.status() {
             StatusCode::OK => {
                 let body = Limited::new(response.into_body(), MAX_RECORD_LEN).collect().await;
@@ -308,13 +340,13 @@ impl Transport for HttpTransport {
     }
 
     async fn put(&self, node: &Node, id: &ChunkId, record: [Bytes; 2]) -> Result<(), CallError> {
-        let response = self.send(node, Method::PUT, id, Buffers(record.into())).await?;
+        let response = self.send(node, Method::PUT, &path(id), Buffers(record.into())).await?;
         let status = response.status();
         if status.is_success() { Ok(()) } else { Err(refusal(node, status)) }
     }
 
     async fn remove(&self, node: &Node, id: &ChunkId) -> Result<(), CallError> {
-        let response = self.send(node, Method::DELETE, id, Buffers::default()).await?;
+        let response = self.send(node, Method::DELETE, &path(id), Buffers::default()).await?;
         let status = response.status();
         if status.is_success() { Ok(()) } else { Err(refusal(node, status)) }
     }
