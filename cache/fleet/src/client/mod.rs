@@ -301,16 +301,17 @@ impl Inner {
         F: Future<Output = Result<T, CallError>>,
     {
         let end = Instant::now() + patience;
-        if !self.health.admits(&node.name, Instant::now()) {
+        let Some(trial) = self.health.begin(&node.name, Instant::now()) else {
             let message = "left alone for a while after failures".into();
             return Err(CallError { kind: CallKind::Unreachable, node: node.name.clone(), message });
-        }
+        };
         let begun = Instant::now();
         let mut outcome = self.attempt(node, end, &attempt).await;
         if matches!(&outcome, Err(error) if error.kind == CallKind::Stale) && self.tokens.take() {
             self.metrics.retries.fetch_add(1, Ordering::Relaxed);
             outcome = self.attempt(node, end, &attempt).await;
         }
+        trial.over();
         match &outcome {
             Ok(_) => {
                 self.tokens.give_back();

@@ -161,7 +161,7 @@ async fn a_silent_fleet_costs_the_deadline_and_then_nothing() {
     let begun = Instant::now();
     assert!(world.fleet.get(chunk(41).id()).await.is_err());
     assert!(begun.elapsed() < Duration::from_millis(1), "nodes are left alone");
-    assert!(world.nodes.calls() <= before + 1);
+    assert!(world.nodes.calls() <= before + 5, "each node is tried at most once");
 }
 
 #[tokio::test(start_paused = true)]
