@@ -395,3 +395,77 @@ fn privileged_strangers_are_kept_out() {
     let report: Value = serde_json::from_slice(&bench.stdout).unwrap_or_else(|_| panic!("{}", text(&bench)));
     assert!(report["reads"].as_u64() > Some(10) && report["failed_reads"] == 0, "{report}");
 }
+
+/// All caches are emptied while more starts are asked for than allowed: the excess is refused
+/// at once, the store is asked by a bounded number of requests, and the caches fill again.
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_emptied_caches_recover_under_starts() {
+    if !tests::privileged() {
+        return;
+    }
+    let site = Site::new(true).await;
+    let mut serve = site.world.command("blockd");
+    site.server.reach(&mut serve, "prefix");
+    site.fleet.reach(&mut serve);
+    // hardly any memory, no SSD: what is not in the fleet comes from the store
+    let bounds =
+        ["--memory-cache", "1M", "--ssd-cache", "0", "--max-starts", "3", "--origin-concurrency", "4"];
+    serve.arg("serve").args(bounds);
+    let daemon = site.world.daemon_of(serve);
+    let done = AtomicBool::new(false);
+    let (started, refused) = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..8).map(|_| scope.spawn(|| starts(&site, &done))).collect();
+        std::thread::sleep(Duration::from_secs(2));
+        for number in 0..NODES {
+            site.fleet.end(number, Signal::KILL);
+            std::fs::remove_dir_all(site.fleet.state_dir(number)).unwrap();
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        (0..NODES).for_each(|number| site.fleet.begin(number));
+        std::thread::sleep(Duration::from_secs(5));
+        done.store(true, Ordering::Relaxed);
+        let ended = callers.into_iter().map(|caller| caller.join().unwrap());
+        ended.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    });
+    assert!(started > 3 && refused > 0, "{started} started, {refused} refused");
+    let hits = || {
+        let status: Value = serde_json::from_slice(&site.ok("blockd", &["status"]).stdout).unwrap();
+        let sources = status["metrics"]["sources"].clone();
+        let of = |source: usize| sources[source]["hits"].as_u64().unwrap() as f64;
+        (of(2), of(3), status)
+    };
+    let (l2, origin, _) = hits();
+    assert_eq!(starts_once(&site), Some(0));
+    let (l2, origin, status) = {
+        let (now, then, status) = hits();
+        (now - l2, then - origin, status)
+    };
+    assert!(l2 / (l2 + origin) >= 0.99, "{l2} from the fleet, {origin} from the store: {status}");
+    assert_eq!(status["starts_refused"].as_u64(), Some(refused));
+    drop(daemon);
+    assert!(site.world.residue().is_empty());
+}
+
+/// One start through the daemon: its exit code.
+fn starts_once(site: &Site) -> Option<i32> {
+    let output = site.output("blockd", &["run", "x", "--", "/bin/sha256sum", "/content"]);
+    let right = String::from_utf8_lossy(&output.stdout).starts_with(&site.sum);
+    assert!(right || output.status.code() == Some(7), "{}", text(&output));
+    assert!(right || text(&output).contains("--max-starts"), "{}", text(&output));
+    output.status.code()
+}
+
+/// Starts again and again: how many were started and how many refused.
+fn starts(site: &Site, done: &AtomicBool) -> (u64, u64) {
+    let (mut started, mut refused) = (0, 0);
+    while !done.load(Ordering::Relaxed) {
+        match starts_once(site) {
+            Some(0) => started += 1,
+            _ => {
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+    (started, refused)
+}

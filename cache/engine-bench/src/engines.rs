@@ -34,6 +34,8 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     fn put(&self, id: ChunkId, record: Bytes) -> bool;
     /// A record and where it was found.
     fn get(&self, id: ChunkId) -> impl Future<Output = Result<Option<(Bytes, Level)>>> + Send;
+    /// Whether a record is there, without moving anything.
+    fn contains(&self, id: ChunkId) -> bool;
     /// Waits until what was put is written.
     fn settle(&self) -> impl Future<Output = ()> + Send;
     /// Ends in order, as on SIGTERM.
@@ -66,6 +68,10 @@ impl Engine for Own {
 
     async fn get(&self, id: ChunkId) -> Result<Option<(Bytes, Level)>> {
         Ok(self.0.get(&id).await?)
+    }
+
+    fn contains(&self, id: ChunkId) -> bool {
+        self.0.contains(&id)
     }
 
     async fn settle(&self) {
@@ -117,7 +123,7 @@ impl Foyer {
             .with_direct(direct)
             .build()?;
         let io: Box<dyn IoEngineConfig> =
-            if direct { UringIoEngineConfig::new().into() } else { PsyncIoEngineConfig::new().into() };
+            if direct { UringIoEngineConfig::new().boxed() } else { PsyncIoEngineConfig::new().boxed() };
         let policy = match mode {
             Mode::Eviction => HybridCachePolicy::WriteOnEviction,
             Mode::Insertion | Mode::Uring => HybridCachePolicy::WriteOnInsertion,
@@ -158,6 +164,10 @@ impl Engine for Foyer {
             };
             (entry.value().clone(), level)
         }))
+    }
+
+    fn contains(&self, id: ChunkId) -> bool {
+        self.0.contains(&Key(*id.as_bytes()))
     }
 
     async fn settle(&self) {

@@ -30,7 +30,9 @@ fn main() -> Result<()> {
     while let Some(arg) = args.pop() {
         match arg.as_str() {
             "--rounds" => options.rounds = args.pop().context("--rounds needs a number")?.parse()?,
-            "--dir" => options.directory = args.pop().map(PathBuf::from).context("--dir needs a directory")?,
+            "--dir" => {
+                options.directory = args.pop().map(PathBuf::from).context("--dir needs a directory")?
+            }
             "--drop-caches" => options.drop_caches = true,
             other => bail!("unknown argument {other}"),
         }

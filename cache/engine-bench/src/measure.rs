@@ -92,7 +92,8 @@ impl Times {
     pub(crate) fn print(mut self, name: &str) {
         self.0.sort_unstable();
         for (percent, suffix) in [(50, "p50"), (99, "p99")] {
-            if let Some(time) = self.0.get((self.0.len() * percent / 100).min(self.0.len().saturating_sub(1))) {
+            if let Some(time) = self.0.get((self.0.len() * percent / 100).min(self.0.len().saturating_sub(1)))
+            {
                 say(&format!("{name} {suffix} µs"), time.as_secs_f64() * 1e6);
             }
         }
@@ -111,9 +112,12 @@ fn field(path: &str, name: &str) -> Result<f64> {
     Ok(number.parse()?)
 }
 
-/// Bytes that this process caused to be written to disks.
+/// Bytes that this process caused to be written to disks: pages made dirty, less those that were
+/// deleted before they got there. (A page that is overwritten before it got there counts once.)
 pub(crate) fn written_bytes() -> Result<f64> {
-    field("/proc/self/io", "write_bytes:")
+    let of = |name| field("/proc/self/io", name);
+
+    Ok(of("write_bytes:")? - of("cancelled_write_bytes:")?)
 }
 
 /// Prints the resident memory of this process, now and at its highest.

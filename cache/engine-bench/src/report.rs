@@ -188,7 +188,11 @@ fn full(table: &mut Table, engine: &'static str, scratch: &Path) -> Result<()> {
     let played = play("full", engine, &directory, &[&ballast.to_string_lossy()]);
     table.take(engine, "", played);
     let (from, to) = (FULL_PUTS.to_string(), AGAIN.to_string());
-    table.take(engine, "full, room again, reopened: ", play("full-survey", engine, &directory, &[&from, &to]));
+    table.take(
+        engine,
+        "full, room again, reopened: ",
+        play("full-survey", engine, &directory, &[&from, &to]),
+    );
     Ok(())
 }
 
