@@ -117,8 +117,8 @@ fn chunk(n: u32) -> VerifiedChunk {
     SealedChunk::new(bytes.into()).verify(&id).unwrap()
 }
 
-fn quantile(sorted: &[u64], q: f64) -> u64 {
-    sorted[((sorted.len() - 1) as f64 * q) as usize]
+fn quantile(sorted: &[u64], percent: usize) -> u64 {
+    sorted[(sorted.len() - 1) * percent / 100]
 }
 
 async fn measure(code: Code, stragglers: f64, clock: &Sender<Alarm>, round: usize) -> Vec<u64> {
@@ -151,7 +151,7 @@ async fn measure(code: Code, stragglers: f64, clock: &Sender<Alarm>, round: usiz
 pub(crate) fn run() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let clock = clock();
-    let published = [(0.50, -10.0), (0.90, -35.0), (0.95, -47.0), (0.98, -56.0)];
+    let published = [(50, -10.0), (90, -35.0), (95, -47.0), (98, -56.0)];
     let mut missed = false;
     println!(
         "\nThe tail: a chunk (512 KiB) from its shards, {ROUNDS} rounds of {READS} reads in each mode, in turn"
@@ -168,7 +168,7 @@ pub(crate) fn run() {
         println!("  {stragglers} % of replies straggle     p50     p90     p95     p98     p99  (µs)");
         for (name, sorted) in [("4-of-4", &four), ("4-of-5", &five)] {
             let at = |q| quantile(sorted, q);
-            let (p50, p90, p95, p98, p99) = (at(0.5), at(0.9), at(0.95), at(0.98), at(0.99));
+            let (p50, p90, p95, p98, p99) = (at(50), at(90), at(95), at(98), at(99));
             println!("    {name:<20} {p50:>8} {p90:>7} {p95:>7} {p98:>7} {p99:>7}");
         }
         print!("    difference          ");

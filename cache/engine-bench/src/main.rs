@@ -4,7 +4,7 @@
 //!
 //! Every scenario runs in a process of its own per engine, so that memory, bytes written and
 //! crashes are the engine's; one that does not end in time is a result. `--drop-caches` also
-//! measures opening with cold metadata, by emptying the caches of the whole machine (root). The
+//! measures opening with cold metadata, in the last round, by emptying the machine's caches (root). The
 //! full disk is a small file system on a loop device (root).
 
 mod engines;

@@ -121,9 +121,9 @@ pub(crate) fn written_bytes() -> Result<f64> {
 }
 
 /// Prints the resident memory of this process, now and at its highest.
-pub(crate) fn say_memory() -> Result<()> {
+pub(crate) fn say_memory(prefix: &str) -> Result<()> {
     for (name, key) in [("VmRSS MiB", "VmRSS:"), ("VmHWM MiB", "VmHWM:")] {
-        say(name, field("/proc/self/status", key)? / 1024.0);
+        say(&format!("{prefix}{name}"), field("/proc/self/status", key)? / 1024.0);
     }
     Ok(())
 }

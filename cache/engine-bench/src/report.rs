@@ -117,10 +117,10 @@ fn play(scenario: &str, engine: &str, directory: &Path, rest: &[&str]) -> Result
     let errors = errors.join().unwrap_or_default();
     let mut text = String::new();
     child.stdout.take().context("its standard output")?.read_to_string(&mut text)?;
-    let last = || errors.lines().find(|line| !line.trim().is_empty()).unwrap_or("").to_string();
+    let first = || errors.lines().find(|line| !line.trim().is_empty()).unwrap_or("").to_string();
     match status {
-        None => bail!("{scenario}: hung for {} s; {}", TOO_LONG.as_secs(), last()),
-        Some(status) if !status.success() => bail!("{scenario}: {status}; {}", last()),
+        None => bail!("{scenario}: hung for {} s; {}", TOO_LONG.as_secs(), first()),
+        Some(status) if !status.success() => bail!("{scenario}: {status}; {}", first()),
         Some(_) => {}
     }
     let figures = text.lines().filter_map(|line| {
@@ -214,7 +214,7 @@ fn run_all(options: &Options, table: &mut Table) -> Result<()> {
             table.take(engine, "", play("leave", engine, scratch.path(), &[]));
             let all = ["0", &FILL.to_string()];
             table.take(engine, "restart: ", play("open", engine, scratch.path(), &all));
-            if options.drop_caches {
+            if options.drop_caches && round == options.rounds {
                 drop_caches()?;
                 table.take(engine, "restart, cold: ", play("open", engine, scratch.path(), &all));
             }

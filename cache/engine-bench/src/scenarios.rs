@@ -7,6 +7,7 @@ use crate::measure::{
 };
 use anyhow::{Result, ensure};
 use cache::node::Level;
+use std::future::Future;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ pub(crate) async fn speed<E: Engine>(engine: E, directory: &Path) -> Result<()> 
         reader.await??;
     }
     say("gets/s by 16 readers, warm", 16_000.0 / begun.elapsed().as_secs_f64());
-    say_memory()
+    say_memory("")
 }
 
 /// Reads records at random and takes the time of those that came from SSD; `between` comes
@@ -172,7 +173,7 @@ pub(crate) async fn burst<E: Engine>(engine: E) -> Result<()> {
     say("burst: share kept %", held as f64 * 100.0 / FILL as f64);
     say("burst: kept MB/s", (held * RECORD) as f64 / 1e6 / whole.as_secs_f64());
     say("burst: mean put µs", spent.as_secs_f64() * 1e6 / FILL as f64);
-    say_memory()
+    say_memory("burst: ")
 }
 
 /// Puts records, paced, and ends in order.
@@ -220,29 +221,60 @@ pub(crate) const FULL_PUTS: u64 = 3000;
 /// The last record put when there is room again.
 pub(crate) const AGAIN: u64 = FULL_PUTS + 256;
 
+/// What became of operations that may hang or panic.
+#[derive(Debug, Default)]
+struct Outcomes {
+    stuck: u64,
+    panicked: u64,
+}
+
+impl Outcomes {
+    /// The result of an operation that ended in time and without panic.
+    async fn of<T: Send + 'static>(
+        &mut self,
+        operation: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        // after some it is clear
+        if self.stuck > 5 {
+            return None;
+        }
+        match tokio::time::timeout(STUCK, tokio::spawn(operation)).await {
+            Ok(Ok(result)) => return Some(result),
+            Ok(Err(_)) => self.panicked += 1,
+            Err(_) => self.stuck += 1,
+        }
+        None
+    }
+
+    async fn put<E: Engine>(&mut self, engine: &Arc<E>, n: u64) {
+        let (shared, (id, bytes)) = (Arc::clone(engine), record(n));
+        self.of(async move { shared.put(id, bytes) }).await;
+        if n % PACE == 0 {
+            let shared = Arc::clone(engine);
+            self.of(async move { shared.settle().await }).await;
+        }
+    }
+}
+
 /// Three times as much as a disk takes, then some more after room was made on it.
 pub(crate) async fn full<E: Engine>(engine: E, ballast: &Path, panics: &AtomicU64) -> Result<()> {
-    let mut numbers = Numbers(3);
-    let (mut stuck, mut failed, mut wrong, mut hits, mut asked) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
+    let engine = Arc::new(engine);
+    let (mut numbers, mut outcomes) = (Numbers(3), Outcomes::default());
+    let (mut failed, mut wrong, mut hits, mut asked) = (0_u64, 0_u64, 0_u64, 0_u64);
     for n in 0..FULL_PUTS {
-        let (id_of_put, bytes) = record(n);
-        engine.put(id_of_put, bytes);
+        outcomes.put(&engine, n).await;
         if n % PACE != 0 {
             continue;
         }
-        stuck += u64::from(tokio::time::timeout(STUCK, engine.settle()).await.is_err());
-        if stuck > 5 {
-            break;
-        }
-        // one of the latest 512: 64 MiB, which the disk has room for
+        // of the latest 512: 64 MiB, which the disk has room for
         for _ in 0..8 {
             let of = n.saturating_sub(numbers.below(512));
             asked += 1;
-            match tokio::time::timeout(STUCK, engine.get(id(of))).await {
-                Err(_) => stuck += 1,
-                Ok(Err(_)) => failed += 1,
-                Ok(Ok(None)) => {}
-                Ok(Ok(Some((bytes, _)))) => {
+            let shared = Arc::clone(&engine);
+            match outcomes.of(async move { shared.get(id(of)).await }).await {
+                None | Some(Ok(None)) => {}
+                Some(Err(_)) => failed += 1,
+                Some(Ok(Some((bytes, _)))) => {
                     hits += 1;
                     wrong += u64::from(!is_record(of, &bytes));
                 }
@@ -254,14 +286,13 @@ pub(crate) async fn full<E: Engine>(engine: E, ballast: &Path, panics: &AtomicU6
     say("full: gets failed", failed as f64);
     std::fs::remove_file(ballast)?;
     for n in FULL_PUTS..AGAIN {
-        let (id, bytes) = record(n);
-        engine.put(id, bytes);
-        if n % PACE == 0 && stuck < 10 {
-            stuck += u64::from(tokio::time::timeout(STUCK, engine.settle()).await.is_err());
-        }
+        outcomes.put(&engine, n).await;
     }
-    stuck += u64::from(tokio::time::timeout(STUCK, engine.close()).await.is_err());
-    say("full: operations stuck", stuck as f64);
-    say("full: panics", panics.load(Ordering::Relaxed) as f64);
+    if let Some(engine) = Arc::into_inner(engine) {
+        outcomes.of(engine.close()).await;
+    }
+    say("full: operations stuck", outcomes.stuck as f64);
+    say("full: operations that panicked", outcomes.panicked as f64);
+    say("full: panics, with its own tasks", panics.load(Ordering::Relaxed) as f64);
     Ok(())
 }
