@@ -88,7 +88,7 @@ fn short(value: f64) -> String {
 
 fn start(scenario: &str, engine: &str, directory: &Path, rest: &[&str]) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["child", scenario, engine]).arg(directory).args(rest);
+    command.env("RUST_BACKTRACE", "0").args(["child", scenario, engine]).arg(directory).args(rest);
     Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
 }
 
