@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const ENGINES: [&str; 4] = ["own", "foyer-insertion", "foyer-eviction", "foyer-uring"];
 
 /// Longest that a scenario may take before it counts as hanging.
-const TOO_LONG: Duration = Duration::from_secs(240);
+pub(crate) const TOO_LONG: Duration = Duration::from_secs(240);
 /// The file system that becomes full, and what lies on it already, in MiB.
 const DISK_MIB: u64 = 200;
 const BALLAST_MIB: u64 = 64;
@@ -134,16 +134,16 @@ fn play(scenario: &str, engine: &str, directory: &Path, rest: &[&str]) -> Result
 fn killed(engine: &str, directory: &Path) -> Result<Vec<(String, f64)>> {
     let mut child = start("endless", engine, directory, &[])?;
     let output = BufReader::new(child.stdout.take().context("its standard output")?);
-    let mut last = 0;
-    for line in output.lines() {
-        last = line?.parse()?;
-        if last >= FILL / 2 {
-            break;
-        }
-    }
+    let counts = output.lines().map_while(|line| line.ok()?.parse::<u64>().ok());
+    let last = counts.take_while(|&count| count < FILL / 2).last();
     child.kill()?;
     child.wait()?;
-    play("open", engine, directory, &["0", &last.to_string()])
+    let last = last.context("it wrote nothing")?;
+    let mut figures = play("open", engine, directory, &["0", &last.to_string()])?;
+    // what it was about to write when it ended
+    let in_flight = play("survey", engine, directory, &[&last.to_string(), &(last + 64).to_string()])?;
+    figures.extend(in_flight.into_iter().map(|(name, value)| (format!("in flight, {name}"), value)));
+    Ok(figures)
 }
 
 /// A small file system; unmounted when dropped.

@@ -92,11 +92,26 @@ impl ShardHeader {
 }
 
 impl ShardRecord {
-    /// Reads a record of the chunk `id`.
+    /// Reads a record of the chunk `id` and checks it.
     ///
     /// # Errors
     /// [`WireError`] for anything that is not one; never panics.
     pub fn decode(id: &ChunkId, bytes: &Bytes) -> Result<Self, WireError> {
+        let record = Self::parse(bytes)?;
+        let head = bytes.first_chunk::<HEADER_LEN>().ok_or(WireError::Length(bytes.len()))?;
+        let checksum = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
+        if ShardHeader::checksum(&head[..CHECKED], id, &record.payload) != checksum {
+            return Err(WireError::Checksum);
+        }
+        Ok(record)
+    }
+
+    /// Reads a record's header and cuts out its payload without looking at it: for readers
+    /// that verify the chunk as a whole.
+    ///
+    /// # Errors
+    /// [`WireError`] for anything that cannot be a record; never panics.
+    pub fn parse(bytes: &Bytes) -> Result<Self, WireError> {
         if bytes.len() > MAX_RECORD_LEN {
             return Err(WireError::Length(bytes.len()));
         }
@@ -109,9 +124,6 @@ impl ShardRecord {
         let header = ShardHeader { index: head[5], data: head[6], parity: head[7], stored_len: word(8) };
         if payload.len() != header.check()?.shard_len(header.stored_len) as usize {
             return Err(WireError::Field("payload length"));
-        }
-        if ShardHeader::checksum(&head[..CHECKED], id, payload) != word(CHECKED) {
-            return Err(WireError::Checksum);
         }
         Ok(Self { header, payload: bytes.slice(HEADER_LEN..) })
     }

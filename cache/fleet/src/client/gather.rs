@@ -8,7 +8,7 @@
 use super::{GetError, Inner};
 use crate::ring::Ring;
 use crate::transport::CallError;
-use crate::wire::ShardRecord;
+use crate::wire::{ShardRecord, WireError};
 use bytes::Bytes;
 use image_format::chunk::{SealedChunk, VerifiedChunk};
 use image_format::ids::ChunkId;
@@ -22,10 +22,11 @@ const MOST_COMBINATIONS: u32 = 64;
 
 type Answer = (u16, Result<Option<Bytes>, CallError>);
 
-/// A shard that came with a right checksum.
+/// A shard that looks like one.
 struct Heard {
     place: u16,
     record: ShardRecord,
+    bytes: Bytes,
 }
 
 /// A stripe being put together.
@@ -41,6 +42,9 @@ struct Stripe {
     wrong: Vec<u16>,
     failures: Vec<CallError>,
     combinations: u32,
+    /// Whether checksums are looked at: the chunk's id proves all shards of a combination at
+    /// once, so they only matter when one failed, and for shards that nobody decodes.
+    checking: bool,
 }
 
 fn count(counter: &AtomicU64) {
@@ -97,6 +101,7 @@ impl Stripe {
             wrong: Vec::new(),
             failures: Vec::new(),
             combinations: 0,
+            checking: false,
         }
     }
 
@@ -108,12 +113,12 @@ impl Stripe {
     fn hear(&mut self, (place, answer): Answer) {
         let code = self.inner.settings.code;
         match answer {
-            Ok(Some(bytes)) => match ShardRecord::decode(&self.id, &bytes) {
+            Ok(Some(bytes)) => match self.read(&bytes) {
                 // stripes of another shape, from before a change of settings, are replaced
                 Ok(record) if record.header.data != code.data() || record.header.parity != code.parity() => {
                     self.missing.push(place);
                 }
-                Ok(record) => self.shards.push(Heard { place, record }),
+                Ok(record) => self.shards.push(Heard { place, record, bytes }),
                 Err(error) => {
                     tracing::debug!(node = self.node(place), chunk = %self.id, %error, "wrong shard");
                     self.wrong.push(place);
@@ -128,30 +133,67 @@ impl Stripe {
         &self.ring.members().nodes()[usize::from(place)].name
     }
 
-    /// The chunk, if the newest shard completes a combination that verifies. The first try,
-    /// which is nearly always the last, costs one copy and one hash of the chunk (0.1 ms):
-    /// too short to leave the reactor for.
+    fn read(&self, bytes: &Bytes) -> Result<ShardRecord, WireError> {
+        if self.checking { ShardRecord::decode(&self.id, bytes) } else { ShardRecord::parse(bytes) }
+    }
+
+    /// Looks at the checksums of all shards from here on, also of those heard before.
+    fn check_all(&mut self) {
+        self.checking = true;
+        let (id, wrong) = (self.id, &mut self.wrong);
+        self.shards.retain(|shard| {
+            let intact = ShardRecord::decode(&id, &shard.bytes).is_ok();
+            if !intact {
+                wrong.push(shard.place);
+            }
+            intact
+        });
+    }
+
+    /// The chunk, if some combination of the shards verifies. The first try, which is nearly
+    /// always the last, costs one copy and one hash of the chunk (0.1 ms): too short to leave
+    /// the reactor for.
     fn decode(&mut self) -> Option<VerifiedChunk> {
         let data = usize::from(self.inner.settings.code.data());
-        let others = self.shards.len().checked_sub(1)?;
-        if others + 1 < data {
-            return None;
-        }
-        // all choices of data - 1 among the others, as bits (Gosper's enumeration)
-        let mut chosen: u32 = (1 << (data - 1)) - 1;
-        while chosen < 1 << others && self.combinations < MOST_COMBINATIONS {
+        if !self.checking {
+            let first = self.distinct();
+            if first.count_ones() as usize != data {
+                return None;
+            }
             self.combinations += 1;
-            if let Some(chunk) = self.combine(chosen | 1 << others) {
+            if let Some(chunk) = self.combine(first) {
                 return Some(chunk);
             }
-            if chosen == 0 {
-                break;
+            self.check_all();
+        }
+        if self.shards.len() < data {
+            return None;
+        }
+        // all choices among the shards, as bits (Gosper's enumeration)
+        let mut chosen: u32 = (1 << data) - 1;
+        while chosen < 1 << self.shards.len() && self.combinations < MOST_COMBINATIONS {
+            self.combinations += 1;
+            if let Some(chunk) = self.combine(chosen) {
+                return Some(chunk);
             }
             let low = chosen & chosen.wrapping_neg();
             let ripple = chosen + low;
             chosen = (((ripple ^ chosen) >> 2) / low) | ripple;
         }
         None
+    }
+
+    /// The first shards of different indexes, as bits, at most as many as make a chunk.
+    fn distinct(&self) -> u32 {
+        let (mut chosen, mut met) = (0_u32, 0_u32);
+        for (at, shard) in self.shards.iter().enumerate() {
+            let index = 1 << shard.record.header.index;
+            if met & index == 0 && met.count_ones() < u32::from(self.inner.settings.code.data()) {
+                met |= index;
+                chosen |= 1 << at;
+            }
+        }
+        chosen
     }
 
     fn combine(&self, chosen: u32) -> Option<VerifiedChunk> {
@@ -186,6 +228,8 @@ impl Stripe {
     }
 
     async fn repair(mut self, chunk: &VerifiedChunk) {
+        let proved = !self.checking;
+        self.checking = true;
         while let Some(answer) = self.next().await {
             self.hear(answer);
         }
@@ -197,7 +241,7 @@ impl Stripe {
             let header = shard.record.header;
             let slot = &mut have[usize::from(header.index)];
             // only a combination that failed makes the shards themselves suspect
-            let fits = self.combinations == 1
+            let fits = proved
                 || (header.stored_len == stored_len
                     && code.rebuild(stored_len, sealed, header.index) == shard.record.payload);
             if !fits {
