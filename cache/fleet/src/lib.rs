@@ -2,3 +2,5 @@
 //! how a chunk becomes a stripe of shards and back, what goes over the wire.
 
 pub mod members;
+pub mod ring;
+pub mod stripe;
