@@ -5,5 +5,7 @@ pub mod metrics;
 pub mod policy;
 pub mod prefetch;
 pub mod read_path;
+pub mod simulate;
+pub mod size;
 pub mod ssd;
 pub mod tier;
