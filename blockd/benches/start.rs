@@ -76,6 +76,7 @@ async fn sandboxed(directory: &Path, config: &serde_json::Value, run_dir: &RunDi
         runtime: "crun".into(),
         run_dir: run_dir.path().to_path_buf(),
         grace: Duration::from_secs(5),
+        started: None,
     };
     let rootfs = DirectoryRootFs::new(directory, false, serde_json::to_vec(config)?);
     let (_signals, receiver) = tokio::sync::mpsc::channel(1);
@@ -125,8 +126,13 @@ impl Bench {
         let begun = Instant::now();
         let run_dir = Arc::new(RunDir::make(&settings.directories.run)?);
         let worker = Worker::start(&settings, Arc::clone(&run_dir), IfSsdInUse::Fail).await?;
-        let request =
-            OpenRequest { image: self.image.clone(), writable: false, target: None, writable_bytes: None };
+        let request = OpenRequest {
+            image: self.image.clone(),
+            writable: false,
+            target: None,
+            writable_bytes: None,
+            starting: false,
+        };
         let info = worker.open(&request).await?;
         let outcome = sandboxed(&info.directory, &info.config, &run_dir).await;
         let took = begun.elapsed();

@@ -7,7 +7,9 @@
 use cache::policy::PolicyKind;
 use cache::prefetch::WindowSettings;
 use cache::read_path::ReadPathSettings;
-use cache::ssd::SsdSettings;
+use cache::size::size;
+use cache::ssd::{Contents, SsdSettings};
+use fleet::settings::{L2Args, L2Error, L2Settings, L2Table};
 use origin::settings::{SettingsError, StoreArgs, StoreSettings, StoreTable, read_config};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -43,9 +45,18 @@ pub struct WorkerArgs {
     /// Fetch only what is demanded, no neighbours
     #[arg(long, env = "LANTERN_NO_PREFETCH")]
     pub no_prefetch: bool,
+    /// Instances that may be starting at the same time; more are refused at once [default: 64]
+    #[arg(long, env = "LANTERN_MAX_STARTS", value_name = "N")]
+    pub max_starts: Option<usize>,
+    /// Requests to the store at the same time [default: 64]
+    #[arg(long, env = "LANTERN_ORIGIN_CONCURRENCY", value_name = "N")]
+    pub origin_concurrency: Option<usize>,
     /// OCI runtime [default: crun]
     #[arg(long, env = "LANTERN_RUNTIME")]
     pub runtime: Option<String>,
+    /// The remote cache.
+    #[command(flatten)]
+    pub l2: L2Args,
 }
 
 /// Flags of the commands that talk to a daemon, or clean up after one.
@@ -82,6 +93,8 @@ pub struct WorkerTable {
     pub ssd_cache_bytes: Option<u64>,
     pub ssd_headroom_bytes: Option<u64>,
     pub chunk_deadline_seconds: Option<u64>,
+    pub max_starts: Option<usize>,
+    pub origin_concurrency: Option<usize>,
     pub policy: PolicyKind,
     pub window: Option<WindowSettings>,
     pub runtime: Option<String>,
@@ -94,6 +107,9 @@ pub struct WorkerTable {
 pub struct ConfigFile {
     pub store: StoreTable,
     pub worker: WorkerTable,
+    pub l2: L2Table,
+    /// For `cache-node`, which reads it from the same file.
+    pub node: Option<serde::de::IgnoredAny>,
 }
 
 /// Settings that cannot be used.
@@ -102,6 +118,12 @@ pub enum ConfigError {
     /// Those of the store, or the file itself.
     #[error(transparent)]
     Store(#[from] SettingsError),
+    /// Those of the remote cache.
+    #[error(transparent)]
+    L2(#[from] L2Error),
+    /// A limit of none is no limit.
+    #[error("--{0} must be at least 1")]
+    Zero(&'static str),
     /// The deadlines would fire in the wrong order.
     #[error("--chunk-deadline {0} is too long: it must be 1 to {max} seconds, below the kernel's own patience", max = (GUEST_DEADLINE - FUSE_MARGIN).as_secs() - 1)]
     Deadline(u64),
@@ -135,33 +157,17 @@ pub struct WorkerSettings {
     pub read_path: ReadPathSettings,
     /// The SSD tier, if there is one.
     pub ssd: Option<SsdSettings>,
+    /// The remote cache, if there is one.
+    pub l2: Option<L2Settings>,
+    /// Instances that may be starting at the same time.
+    pub max_starts: usize,
     /// Longest FUSE request.
     pub fuse_deadline: Duration,
 }
 
-/// Bytes from `512M`, `1.5G`, `4096`: binary multiples.
-///
-/// # Errors
-/// A sentence for the command line.
-pub fn size(text: &str) -> Result<u64, String> {
-    let refused = || format!("{text:?} is not a size; use a number with K, M, G or T");
-    let (number, shift) = match text.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
-        rest if rest.ends_with('K') => (rest.trim_end_matches('K').to_string(), 10),
-        rest if rest.ends_with('M') => (rest.trim_end_matches('M').to_string(), 20),
-        rest if rest.ends_with('G') => (rest.trim_end_matches('G').to_string(), 30),
-        rest if rest.ends_with('T') => (rest.trim_end_matches('T').to_string(), 40),
-        rest => (rest.to_string(), 0),
-    };
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(1 << shift).ok_or_else(refused);
-    }
-    let (whole, fraction) = number.split_once('.').ok_or_else(refused)?;
-    let digits = u32::try_from(fraction.len()).ok().filter(|&n| (1..=3).contains(&n)).ok_or_else(refused)?;
-    let (whole, fraction): (u64, u64) =
-        (whole.parse().map_err(|_| refused())?, fraction.parse().map_err(|_| refused())?);
-    let fraction = (fraction << shift) / 10_u64.pow(digits);
-    whole.checked_mul(1 << shift).and_then(|bytes| bytes.checked_add(fraction)).ok_or_else(refused)
-}
+/// Starts at the same time where nothing is said: a start keeps a processor busy for a good
+/// part of a second, so more would only make all of them slower.
+const DEFAULT_MAX_STARTS: usize = 64;
 
 impl WorkerArgs {
     /// Where things are kept, from flags and file.
@@ -200,7 +206,15 @@ impl WorkerArgs {
         if self.no_prefetch {
             window.first = 0;
         }
+        let max_starts = self.max_starts.or(file.worker.max_starts).unwrap_or(DEFAULT_MAX_STARTS);
+        let origin_concurrency =
+            self.origin_concurrency.or(file.worker.origin_concurrency).unwrap_or(defaults.origin_concurrency);
+        if max_starts == 0 || origin_concurrency == 0 {
+            return Err(ConfigError::Zero(if max_starts == 0 { "max-starts" } else { "origin-concurrency" }));
+        }
+        let l2 = self.l2.clone().resolve(file.l2)?;
         let read_path = ReadPathSettings {
+            origin_concurrency,
             memory_bytes: self
                 .memory_cache
                 .or(file.worker.memory_cache_bytes)
@@ -216,8 +230,9 @@ impl WorkerArgs {
             capacity_bytes,
             headroom_bytes: self.ssd_headroom.or(file.worker.ssd_headroom_bytes).unwrap_or(2 << 30),
             policy: file.worker.policy,
+            contents: Contents::Chunks,
         });
-        Ok(WorkerSettings { store, directories, read_path, ssd, fuse_deadline })
+        Ok(WorkerSettings { store, directories, read_path, ssd, l2, max_starts, fuse_deadline })
     }
 }
 
@@ -232,23 +247,6 @@ pub fn config_file(store: &StoreArgs) -> Result<ConfigFile, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, want) in [
-            ("0", 0),
-            ("4096", 4096),
-            ("1K", 1024),
-            ("512m", 512 << 20),
-            ("1.5G", 3 << 29),
-            ("2GiB", 2 << 30),
-        ] {
-            assert_eq!(size(text), Ok(want), "{text}");
-        }
-        for bad in ["", "x", "-1", "1.G", "1.2345G", "99999999999T"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn deadlines_stay_in_order() {

@@ -8,4 +8,5 @@ pub mod image;
 pub mod report;
 pub mod report_kind;
 pub mod run_dir;
+pub mod starts;
 pub mod worker;

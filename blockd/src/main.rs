@@ -114,7 +114,13 @@ async fn mount(
     if !directory.is_dir() {
         bail!("{} is not a directory", directory.display());
     }
-    let open = OpenRequest { image, writable: rw, target: Some(directory.clone()), writable_bytes: None };
+    let open = OpenRequest {
+        image,
+        writable: rw,
+        target: Some(directory.clone()),
+        writable_bytes: None,
+        starting: false,
+    };
     let file = config::config_file(&store)?;
     if by == By::Daemon
         && let Some(client) = Client::find(&worker.directories(&file.worker).socket()).await

@@ -4,7 +4,9 @@
 //! space or over a limit; 70 a fault of ours; 125 a sandbox that did not start.
 
 use crate::config::ConfigError;
+use crate::starts::TooManyStarts;
 use cache::ssd::SsdError;
+use fleet::settings::L2Error;
 use fuse_mount::{ErrorKind as MountKind, MountError};
 use image_format::names::NameError;
 use origin::catalog::CatalogError;
@@ -29,7 +31,11 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if let Some(remote) = cause.downcast_ref::<RemoteError>() {
             return remote.exit_code;
         }
-        if cause.is::<ConfigError>() || cause.is::<SettingsError>() || cause.is::<NameError>() {
+        if cause.is::<ConfigError>()
+            || cause.is::<L2Error>()
+            || cause.is::<SettingsError>()
+            || cause.is::<NameError>()
+        {
             return 2;
         }
         if let Some(error) = cause.downcast_ref::<SandboxError>() {
@@ -40,6 +46,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         None.or_else(|| cause.downcast_ref::<CatalogError>().map(CatalogError::kind))
             .or_else(|| cause.downcast_ref::<OriginError>().map(OriginError::kind))
             .or_else(|| cause.downcast_ref::<MountError>().map(|error| of_mount(error.kind())))
+            .or_else(|| cause.downcast_ref::<TooManyStarts>().map(|_| ErrorKind::Exhausted))
             .or_else(|| cause.downcast_ref::<SsdError>().map(|_| ErrorKind::Unavailable))
     });
     match kind.unwrap_or(ErrorKind::Internal) {

@@ -110,8 +110,12 @@ pub async fn clear_dead(run: &Path, runtime: &str) -> Result<Cleared> {
 }
 
 async fn clear_one(path: &Path, runtime: &str, cleared: &mut Cleared) {
-    let settings =
-        sandbox::Settings { runtime: runtime.into(), run_dir: path.to_path_buf(), grace: Duration::ZERO };
+    let settings = sandbox::Settings {
+        runtime: runtime.into(),
+        run_dir: path.to_path_buf(),
+        grace: Duration::ZERO,
+        started: None,
+    };
     match sandbox::clear_orphans(&settings).await {
         Ok(sandboxes) => cleared.sandboxes.extend(sandboxes),
         Err(error) => tracing::warn!(%error, "sandboxes of a dead worker could not be cleared"),

@@ -8,11 +8,15 @@ use crate::config::WorkerSettings;
 use crate::device::{ComposedDevice, ImageDevice, Overlay};
 use crate::image::{Images, MountedImage};
 use crate::run_dir::RunDir;
+use crate::starts::{Place, Starts};
 use anyhow::{Context, Result, bail};
+use cache::l2::L2Tier;
 use cache::metrics::MetricsSnapshot;
 use cache::read_path::{ImageReader, ImageStats, ReadPath};
 use cache::ssd::{SsdError, SsdTier};
 use cache::tier::{ChunkTier, Usage};
+use fleet::client::FleetSnapshot;
+use fleet::settings::Following;
 use fuse_mount::{DeviceMount, DeviceMountOptions, FuseMount, FuseMountOptions, IfBusy};
 use image_format::ids::ImageId;
 use image_format::manifest::Manifest;
@@ -43,6 +47,10 @@ pub struct OpenRequest {
     pub target: Option<PathBuf>,
     /// Most bytes that may be written.
     pub writable_bytes: Option<u64>,
+    /// Whether the instance counts as starting until [`Worker::started`]; else until it is
+    /// open.
+    #[serde(default)]
+    pub starting: bool,
 }
 
 /// An instance, as others see it.
@@ -76,6 +84,7 @@ enum Kind {
 struct Instance {
     image: String,
     kind: Kind,
+    starting: Option<Place>,
 }
 
 impl Instance {
@@ -119,6 +128,12 @@ pub struct WorkerStatus {
     pub metrics: MetricsSnapshot,
     /// How full each tier is.
     pub tiers: BTreeMap<&'static str, TierUsage>,
+    /// The remote cache as this worker sees it, if there is one.
+    pub l2: Option<FleetSnapshot>,
+    /// Instances that are starting.
+    pub starting: usize,
+    /// Starts refused because too many were under way.
+    pub starts_refused: u64,
     /// Instances open.
     pub instances: usize,
 }
@@ -144,6 +159,8 @@ pub struct Worker {
     catalog: Catalog,
     read_path: ReadPath,
     ssd: Option<Arc<SsdTier>>,
+    l2: Option<(Arc<L2Tier>, Following)>,
+    starts: Starts,
     fuse: Arc<FuseMount>,
     images: Images,
     run_dir: Arc<RunDir>,
@@ -184,6 +201,13 @@ impl Worker {
                 Err(error) => return Err(error.into()),
             }
         }
+        let mut l2 = None;
+        if let Some(settings) = &settings.l2 {
+            let (fleet, following) = settings.open().await?;
+            let tier = Arc::new(L2Tier::new(fleet));
+            tiers.push(tier.clone());
+            l2 = Some((tier, following));
+        }
         let origin = Arc::clone(catalog.origin());
         let read_path = ReadPath::new(settings.read_path.clone(), origin, tiers);
         let mut options = FuseMountOptions::default();
@@ -195,6 +219,8 @@ impl Worker {
             catalog,
             read_path,
             ssd,
+            l2,
+            starts: Starts::new(settings.max_starts),
             fuse,
             images,
             run_dir,
@@ -211,8 +237,10 @@ impl Worker {
     /// Opens an instance of an image. Not cancel-safe.
     ///
     /// # Errors
-    /// If there is no such image, or it cannot be mounted there.
+    /// [`crate::starts::TooManyStarts`] at once if too many are under way; or if there is no such image, or
+    /// it cannot be mounted there.
     pub async fn open(&self, request: &OpenRequest) -> Result<InstanceInfo> {
+        let place = self.starts.begin()?;
         let manifest = Arc::new(self.catalog.resolve(&request.image).await?);
         let id = format!("i{}", self.sequence.fetch_add(1, Ordering::Relaxed));
         let kind = if request.writable {
@@ -220,10 +248,18 @@ impl Worker {
         } else {
             self.open_shared(manifest, request.target.as_deref()).await?
         };
-        let instance = Instance { image: request.image.clone(), kind };
+        let starting = request.starting.then_some(place);
+        let instance = Instance { image: request.image.clone(), kind, starting };
         let info = instance.info(&id);
         self.instances().insert(id, instance);
         Ok(info)
+    }
+
+    /// Ends the start of an instance that was opened as starting.
+    pub fn started(&self, id: &str) {
+        if let Some(instance) = self.instances().get_mut(id) {
+            instance.starting = None;
+        }
     }
 
     async fn open_shared(&self, manifest: Arc<Manifest>, target: Option<&Path>) -> Result<Kind> {
@@ -333,14 +369,21 @@ impl Worker {
     /// What the worker is doing.
     #[must_use]
     pub fn status(&self) -> WorkerStatus {
-        let mut tiers: BTreeMap<&'static str, TierUsage> =
-            self.read_path.tier_usage().map(|(name, usage)| (name, usage.into())).collect();
+        let mut tiers: BTreeMap<&'static str, TierUsage> = self
+            .read_path
+            .tier_usage()
+            .filter(|(name, _)| *name != "l2")
+            .map(|(name, usage)| (name, usage.into()))
+            .collect();
         tiers.insert("memory", self.read_path.memory_usage().into());
         WorkerStatus {
             store: self.catalog.origin().describe(),
             run_dir: self.run_dir.path().to_path_buf(),
             metrics: self.read_path.metrics(),
             tiers,
+            l2: self.l2.as_ref().map(|(tier, _)| tier.stats()),
+            starting: self.starts.under_way(),
+            starts_refused: self.starts.refused(),
             instances: self.instances().len(),
         }
     }

@@ -9,7 +9,7 @@
 
 use cache::prefetch::WindowSettings;
 use cache::read_path::{ImageReader, ReadPath, ReadPathSettings};
-use cache::ssd::{SsdSettings, SsdTier};
+use cache::ssd::{Contents, SsdSettings, SsdTier};
 use cache::tier::ChunkTier;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use image_format::ids::{ImageDigest, RootId};
@@ -88,6 +88,7 @@ async fn reader(tier: Tier) -> (ImageReader, Option<tempfile::TempDir>) {
             capacity_bytes: 1 << 30,
             headroom_bytes: 0,
             policy: settings.policy,
+            contents: Contents::Chunks,
         };
         tiers.push(Arc::new(SsdTier::open(settings).expect("a fresh directory")));
     }

@@ -1,9 +1,13 @@
-//! The read path: memory, SSD and origin, one fetch per chunk at a time, verified before use.
+//! The read path: memory, SSD, the remote fleet and the origin, one fetch per chunk at a time,
+//! verified before use; and the nodes of the fleet.
 
+pub mod l2;
 pub mod memory;
 pub mod metrics;
+pub mod node;
 pub mod policy;
 pub mod prefetch;
+pub mod prometheus;
 pub mod read_path;
 pub mod simulate;
 pub mod size;

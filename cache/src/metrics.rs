@@ -4,7 +4,7 @@
 //! Invariants: recording is lock-free and allocates nothing; memory is constant. Times are
 //! microseconds, sizes bytes.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ impl Histogram {
 }
 
 /// What a histogram holds, in microseconds; quantiles are upper bounds of their bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the field names say it: statistic and unit")]
 pub struct HistogramSnapshot {
     pub count: u64,

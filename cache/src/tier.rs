@@ -14,10 +14,11 @@
 use async_trait::async_trait;
 use image_format::chunk::{SealedChunk, VerifiedChunk};
 use image_format::ids::ChunkId;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// How full a tier is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Chunks held.
     pub chunks: u64,

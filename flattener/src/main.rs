@@ -14,6 +14,8 @@ use flattener::oci::{self, ImageRef, SourceOptions};
 use flattener::pipeline::StoreSettings as StageSettings;
 use flattener::progress::Progress;
 use flattener::push::{self, PushSettings};
+use fleet::client::Fleet;
+use fleet::settings::{Following, L2Table};
 use image_format::manifest::Manifest;
 use image_format::names::ImageName;
 use image_format::seal::Salt;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 #[serde(default)]
 struct ConfigFile {
     store: StoreTable,
+    l2: L2Table,
 }
 
 fn main() -> ExitCode {
@@ -155,6 +158,7 @@ async fn push_image(args: PushArgs, json: bool, progress: &Progress) -> Result<(
     let secret = keyring.domain_secret(&args.domain)?;
     let catalog = settings.catalog().await?;
     let source = Arc::new(oci::open(&image, &options).await?);
+    let fleet = if args.prime { Some(open_fleet(&args).await?) } else { None };
     let push_settings = PushSettings {
         store: StageSettings {
             threads: args.threads.unwrap_or_else(default_threads),
@@ -162,12 +166,20 @@ async fn push_image(args: PushArgs, json: bool, progress: &Progress) -> Result<(
             salt: Salt::derive(&settings.root, &secret),
             compression: args.compression.into(),
             root: settings.root.clone(),
+            prime: fleet.as_ref().map(|(fleet, _following)| fleet.clone()),
         },
         limits: args.limits(),
         work_dir,
     };
     let report = push::push(source, &name, &catalog, &push_settings, progress).await?;
     print(json, &report)
+}
+
+async fn open_fleet(args: &PushArgs) -> Result<(Fleet, Following)> {
+    let file: ConfigFile = settings::read_config(args.store.config.as_deref())?;
+    let settings = args.l2.clone().resolve(file.l2)?;
+    let settings = settings.context("--prime needs the remote cache: pass --l2, or set LANTERN_L2")?;
+    Ok(settings.open().await?)
 }
 
 fn default_threads() -> usize {

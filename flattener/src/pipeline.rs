@@ -10,6 +10,8 @@
 //! returns depend only on the chunks' contents, never on timing.
 
 use bytes::Bytes;
+use fleet::client::Fleet;
+use image_format::chunk::VerifiedChunk;
 use image_format::ids::{ChunkId, RootId};
 use image_format::manifest::Entry;
 use image_format::names::ObjectName;
@@ -36,6 +38,9 @@ pub struct StoreSettings {
     pub compression: Compression,
     /// The root that new chunks go to.
     pub root: RootId,
+    /// The remote cache to write all chunks of the image to as well, so that its first start
+    /// finds them there.
+    pub prime: Option<Fleet>,
 }
 
 /// Renders the plaintext of the chunk at an index into a buffer of one chunk. Called from
@@ -100,6 +105,8 @@ pub struct Tally {
     pub repeated_chunks: u64,
     /// Plaintext bytes of all chunks, trailing zeros left out.
     pub payload_bytes: u64,
+    /// Chunks that the remote cache took.
+    pub primed_chunks: u64,
 }
 
 /// The stored chunks of an image in ascending order, with their keys.
@@ -182,6 +189,8 @@ struct Collector<'a> {
     met: HashSet<ChunkId>,
     chunks: Vec<(Entry, ChunkKey)>,
     uploads: JoinSet<Result<(PutOutcome, u64), OriginError>>,
+    /// Chunks on their way to the remote cache; whether it took them.
+    primes: JoinSet<bool>,
     tally: Tally,
 }
 
@@ -194,12 +203,16 @@ impl<'a> Collector<'a> {
             met: HashSet::new(),
             chunks: Vec::new(),
             uploads: JoinSet::new(),
+            primes: JoinSet::new(),
             tally: Tally::default(),
         }
     }
 
     async fn accept(&mut self, sealed: Option<Sealed>) -> Result<(), StoreError> {
         let Some(Sealed { index, output }) = sealed else { return Ok(()) };
+        if !self.met.contains(&output.id) {
+            self.prime(&output).await;
+        }
         let SealedOutput { id, key, codec, bytes, payload_len } = output;
         let stored_len = u32::try_from(bytes.len()).expect("a sealed chunk is at most a chunk long");
         self.tally.chunks += 1;
@@ -217,6 +230,23 @@ impl<'a> Collector<'a> {
             self.uploads.spawn(upload(Arc::clone(self.origin), name, bytes));
         }
         Ok(())
+    }
+
+    /// Writes a chunk to the remote cache. What it does not take is fetched later, as always.
+    async fn prime(&mut self, output: &SealedOutput) {
+        let Some(fleet) = self.settings.prime.clone() else { return };
+        while self.primes.len() >= self.settings.uploads.max(1) {
+            self.join_prime().await;
+        }
+        let chunk = VerifiedChunk::from(output);
+        self.primes.spawn(async move { fleet.put(&chunk).await.readable(fleet.code()) });
+    }
+
+    async fn join_prime(&mut self) {
+        if let Some(joined) = self.primes.join_next().await {
+            let taken = joined.expect("primes return errors and do not panic");
+            self.tally.primed_chunks += u64::from(taken);
+        }
     }
 
     async fn join_one(&mut self) -> Result<(), StoreError> {
@@ -243,6 +273,9 @@ impl<'a> Collector<'a> {
     async fn finish(mut self) -> Result<Stored, StoreError> {
         while !self.uploads.is_empty() {
             self.join_one().await?;
+        }
+        while !self.primes.is_empty() {
+            self.join_prime().await;
         }
         self.chunks.sort_unstable_by_key(|(entry, _)| entry.index);
         let (entries, keys) = self.chunks.into_iter().unzip();

@@ -101,6 +101,7 @@ impl fmt::Display for PushReport {
             shared_bytes,
             repeated_chunks,
             payload_bytes,
+            primed_chunks,
         } = self.tally;
         writeln!(f, "pushed {} to {}", self.name, self.store)?;
         writeln!(f, "  image   {}", self.digest)?;
@@ -119,6 +120,9 @@ impl fmt::Display for PushReport {
             human(shared_bytes),
             percent(new_chunks, new_chunks + shared_chunks),
         )?;
+        if primed_chunks > 0 {
+            writeln!(f, "  primed  {primed_chunks} chunks in the remote cache")?;
+        }
         let StageSeconds { resolve, layers, layout, store, commit } = self.seconds;
         write!(
             f,

@@ -278,6 +278,7 @@ async fn a_known_digest_costs_one_request() {
             salt: Salt::derive(&root, &[7; 32]),
             compression: Compression::Zstd(1),
             root,
+            prime: None,
         },
         limits: Limits::default(),
         work_dir: std::env::temp_dir(),

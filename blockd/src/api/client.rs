@@ -135,6 +135,14 @@ impl Client {
         self.call(Method::GET, &format!("/v1/instances/{}", encode(id)), Vec::new()).await
     }
 
+    /// Says that an instance opened as starting has started.
+    ///
+    /// # Errors
+    /// What the daemon says.
+    pub async fn started(&self, id: &str) -> Result<InstanceInfo> {
+        self.call(Method::POST, &format!("/v1/instances/{}/started", encode(id)), Vec::new()).await
+    }
+
     /// Closes the instance with this id, or mounted at this path.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use super::{ErrorBody, MAX_BODY_BYTES, OpenBody, prometheus};
 use crate::report_kind;
+use crate::starts::TooManyStarts;
 use crate::worker::{InstanceInfo, Worker};
 use anyhow::{Context, Result};
 use axum::body::Body;
@@ -33,7 +34,9 @@ impl IntoResponse for Failed {
 impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
         let exit_code = report_kind::exit_code(&error);
+        let too_many = error.chain().any(|cause| cause.is::<TooManyStarts>());
         let status = match exit_code {
+            _ if too_many => StatusCode::TOO_MANY_REQUESTS,
             2 | 4 => StatusCode::BAD_REQUEST,
             3 => StatusCode::NOT_FOUND,
             5 => StatusCode::SERVICE_UNAVAILABLE,
@@ -98,6 +101,11 @@ async fn info(State(worker): State<Shared>, Path(id): Path<String>) -> Result<Js
     worker.info(&id).map(Json).ok_or_else(|| no_instance(&id))
 }
 
+async fn started(State(worker): State<Shared>, Path(id): Path<String>) -> Result<Json<InstanceInfo>, Failed> {
+    worker.started(&id);
+    worker.info(&id).map(Json).ok_or_else(|| no_instance(&id))
+}
+
 #[derive(Debug, Deserialize)]
 struct CloseQuery {
     target: String,
@@ -116,7 +124,7 @@ async fn status(State(worker): State<Shared>) -> Response {
 }
 
 async fn metrics(State(worker): State<Shared>) -> Response {
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    let kind = [(header::CONTENT_TYPE, cache::prometheus::CONTENT_TYPE)];
     (kind, prometheus::render(&worker.status())).into_response()
 }
 
@@ -143,6 +151,7 @@ pub async fn serve(
     let router = Router::new()
         .route("/v1/instances", post(open).get(list).delete(close))
         .route("/v1/instances/{id}", get(info))
+        .route("/v1/instances/{id}/started", post(started))
         .route("/v1/status", get(status))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

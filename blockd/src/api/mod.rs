@@ -5,6 +5,7 @@
 //! | `POST /v1/instances` | open; with `"lease": true` the instance ends with the connection |
 //! | `GET /v1/instances` | list |
 //! | `GET /v1/instances/{id}` | one, by id |
+//! | `POST /v1/instances/{id}/started` | end the start of an instance opened as starting |
 //! | `DELETE /v1/instances?target=…` | close, by id or by where it is mounted |
 //! | `GET /v1/status` | tiers, counters, latencies |
 //! | `GET /metrics` | the same for Prometheus |

@@ -3,9 +3,10 @@
 
 use crate::worker::{TierUsage, WorkerStatus};
 use cache::metrics::SourceSnapshot;
-use std::fmt::Write;
+use cache::prometheus::Text;
+use fleet::client::{FleetSnapshot, NodeSnapshot};
 
-/// A counter per source: name, help, value.
+/// A metric by source: name, help, value.
 type SourceMetric = (&'static str, &'static str, fn(&SourceSnapshot) -> u64);
 
 const SOURCE_COUNTERS: [SourceMetric; 6] = [
@@ -26,54 +27,78 @@ const TIER_GAUGES: [TierMetric; 3] = [
     ("lantern_tier_chunks", "Chunks held by tier", |t| t.chunks),
 ];
 
-const LATENCY: &str = "lantern_chunk_latency_seconds";
+/// A counter of the remote cache: name, help, value.
+type L2Metric = (&'static str, &'static str, fn(&FleetSnapshot) -> u64);
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
+const L2_COUNTERS: [L2Metric; 10] = [
+    ("lantern_l2_gets_total", "Chunks asked of the remote cache", |s| s.gets),
+    ("lantern_l2_hits_total", "Chunks the remote cache gave", |s| s.hits),
+    ("lantern_l2_misses_total", "Chunks the remote cache does not have", |s| s.misses),
+    ("lantern_l2_unknown_total", "Chunks of which too few nodes answered in time", |s| s.unknown),
+    ("lantern_l2_over_limit_total", "Chunks not asked for, too many under way", |s| s.over_limit),
+    ("lantern_l2_reconstructed_total", "Hits that needed parity", |s| s.reconstructed),
+    ("lantern_l2_wrong_shards_total", "Wrong shards; none were used", |s| s.wrong_shards),
+    ("lantern_l2_repaired_shards_total", "Shards written again by readers", |s| s.repaired_shards),
+    ("lantern_l2_calls_total", "Requests sent to nodes", |s| s.calls),
+    ("lantern_l2_retries_total", "Requests sent again", |s| s.retries),
+];
 
-fn single(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
-    head(out, name, kind, help);
-    let _ = writeln!(out, "{name} {value}");
-}
+/// A figure of a node as this worker sees it: name, kind, help, value.
+type NodeMetric = (&'static str, &'static str, &'static str, fn(&NodeSnapshot) -> u64);
 
-fn latencies(out: &mut String, sources: &[SourceSnapshot]) {
-    head(out, LATENCY, "summary", "Time from asking to usable, by source");
-    for s in sources {
-        let (name, latency) = (s.source.name(), s.latency);
-        for (quantile, micros) in [("0.5", latency.p50_us), ("0.9", latency.p90_us), ("0.99", latency.p99_us)]
-        {
-            let seconds = micros as f64 / 1e6;
-            let _ = writeln!(out, "{LATENCY}{{source=\"{name}\",quantile=\"{quantile}\"}} {seconds}");
+const NODE_METRICS: [NodeMetric; 3] = [
+    ("lantern_l2_node_calls_total", "counter", "Calls of a node that ended", |n| n.calls),
+    ("lantern_l2_node_failures_total", "counter", "Calls of a node that failed", |n| n.failures),
+    ("lantern_l2_node_left_alone", "gauge", "1 while a node is not called because it failed", |n| {
+        u64::from(n.left_alone)
+    }),
+];
+
+fn remote_cache(text: &mut Text, l2: &FleetSnapshot) {
+    for (name, help, value) in L2_COUNTERS {
+        text.single(name, "counter", help, value(l2));
+    }
+    for (name, kind, help, value) in NODE_METRICS {
+        text.head(name, kind, help);
+        for node in &l2.nodes {
+            text.sample(name, ("node", &node.name), value(node));
         }
-        let _ = writeln!(out, "{LATENCY}_sum{{source=\"{name}\"}} {}", latency.sum_us as f64 / 1e6);
-        let _ = writeln!(out, "{LATENCY}_count{{source=\"{name}\"}} {}", latency.count);
     }
 }
 
 /// Renders a status.
 pub(super) fn render(status: &WorkerStatus) -> String {
-    let mut out = String::new();
+    let mut text = Text::default();
     let metrics = &status.metrics;
     for (name, help, value) in SOURCE_COUNTERS {
-        head(&mut out, name, "counter", help);
+        text.head(name, "counter", help);
         for s in &metrics.sources {
-            let _ = writeln!(out, "{name}{{source=\"{}\"}} {}", s.source.name(), value(s));
+            text.sample(name, ("source", s.source.name()), value(s));
         }
     }
-    latencies(&mut out, &metrics.sources);
+    let latency = "lantern_chunk_latency_seconds";
+    text.head(latency, "summary", "Time from asking to usable, by source");
+    for s in &metrics.sources {
+        text.summary(latency, ("source", s.source.name()), &s.latency);
+    }
     for (name, help, value) in TIER_GAUGES {
-        head(&mut out, name, "gauge", help);
+        text.head(name, "gauge", help);
         for (tier, usage) in &status.tiers {
-            let _ = writeln!(out, "{name}{{tier=\"{tier}\"}} {}", value(usage));
+            text.sample(name, ("tier", tier), value(usage));
         }
     }
     let joined = "Reads that joined a fetch under way";
-    single(&mut out, "lantern_fetches_joined_total", "counter", joined, metrics.joined);
+    text.single("lantern_fetches_joined_total", "counter", joined, metrics.joined);
     let ahead = "Chunks fetched ahead of demand";
-    single(&mut out, "lantern_prefetched_total", "counter", ahead, metrics.prefetched);
+    text.single("lantern_prefetched_total", "counter", ahead, metrics.prefetched);
     let failed = "Reads that ended in an error";
-    single(&mut out, "lantern_reads_failed_total", "counter", failed, metrics.failed_reads);
-    single(&mut out, "lantern_instances", "gauge", "Instances open", status.instances as u64);
-    out
+    text.single("lantern_reads_failed_total", "counter", failed, metrics.failed_reads);
+    text.single("lantern_instances", "gauge", "Instances open", status.instances);
+    text.single("lantern_starting", "gauge", "Instances that are starting", status.starting);
+    let refused = "Starts refused because too many were under way";
+    text.single("lantern_starts_refused_total", "counter", refused, status.starts_refused);
+    if let Some(l2) = &status.l2 {
+        remote_cache(&mut text, l2);
+    }
+    text.finish()
 }

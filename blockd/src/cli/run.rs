@@ -4,10 +4,11 @@ use super::super::signals;
 use super::By;
 use anyhow::{Context, Result};
 use blockd::api::{Client, Lease};
-use blockd::config::{self, ConfigFile, WorkerArgs, size};
+use blockd::config::{self, ConfigFile, WorkerArgs};
 use blockd::report::{RunReport, seconds};
 use blockd::run_dir::{RunDir, clear_dead};
 use blockd::worker::{IfSsdInUse, InstanceInfo, OpenRequest, Worker};
+use cache::size::size;
 use clap::Args;
 use origin::settings::StoreArgs;
 use photon::rootfs::DirectoryRootFs;
@@ -16,6 +17,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// How long a command may take to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -107,6 +109,21 @@ impl Holder {
         }
     }
 
+    /// What to tell when the command has begun to speak: the daemon counts it as starting
+    /// until then.
+    fn tell_when_started(&self) -> Option<Arc<Notify>> {
+        let Self::Daemon(client, lease) = self else { return None };
+        let (started, client, id) = (Arc::new(Notify::new()), client.clone(), lease.info().id.clone());
+        let told = Arc::clone(&started);
+        tokio::spawn(async move {
+            told.notified().await;
+            if let Err(error) = client.started(&id).await {
+                tracing::debug!(%error, "the daemon was not told of the start's end");
+            }
+        });
+        Some(started)
+    }
+
     async fn stats_now(&self) -> Option<InstanceInfo> {
         match self {
             Self::Daemon(client, lease) => client.info(&lease.info().id).await.ok(),
@@ -148,6 +165,7 @@ impl RunArgs {
             writable: self.rw,
             target: None,
             writable_bytes: self.rw_size,
+            starting: true,
         };
         let directories = self.worker.directories(&file.worker);
         if by == By::Daemon
@@ -188,7 +206,12 @@ pub(crate) async fn run(args: RunArgs, by: By) -> Result<ExitCode> {
     let outcome = match held {
         Ok(holder) => {
             let mounted = asked.elapsed();
-            let settings = sandbox::Settings { runtime, run_dir: run_dir.path().to_path_buf(), grace: GRACE };
+            let settings = sandbox::Settings {
+                runtime,
+                run_dir: run_dir.path().to_path_buf(),
+                grace: GRACE,
+                started: holder.tell_when_started(),
+            };
             let info = holder.info();
             let config = serde_json::to_vec(&info.config).context("the image's configuration")?;
             let rootfs = DirectoryRootFs::new(&info.directory, info.writable, config);

@@ -12,7 +12,11 @@ use std::ops::Range;
 
 /// Bytes that claim to be a sealed chunk: from a disk, a cache node or the store.
 #[derive(Clone)]
-pub struct SealedChunk(Bytes);
+pub struct SealedChunk {
+    bytes: Bytes,
+    /// What the bytes were verified to be before, so that nothing is hashed twice.
+    proved: Option<ChunkId>,
+}
 
 /// Sealed bytes that are not the chunk they were fetched as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,13 +34,13 @@ impl SealedChunk {
     /// Takes bytes as they came.
     #[must_use]
     pub const fn new(bytes: Bytes) -> Self {
-        Self(bytes)
+        Self { bytes, proved: None }
     }
 
     /// How many bytes came; says nothing of their worth.
     #[must_use]
     pub fn stored_len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     /// Checks that the bytes are the chunk `expected`.
@@ -44,18 +48,25 @@ impl SealedChunk {
     /// # Errors
     /// [`Mismatch`] if they hash to another id.
     pub fn verify(self, expected: &ChunkId) -> Result<VerifiedChunk, Mismatch> {
-        let actual = ChunkId::of(&self.0);
+        let actual = self.proved.unwrap_or_else(|| ChunkId::of(&self.bytes));
         if actual == *expected {
-            Ok(VerifiedChunk { id: actual, bytes: self.0 })
+            Ok(VerifiedChunk { id: actual, bytes: self.bytes })
         } else {
-            Err(Mismatch { expected: *expected, actual, length: self.0.len() })
+            Err(Mismatch { expected: *expected, actual, length: self.bytes.len() })
         }
+    }
+}
+
+impl From<VerifiedChunk> for SealedChunk {
+    /// A verified chunk on its way through code that takes any; verifying it again is free.
+    fn from(chunk: VerifiedChunk) -> Self {
+        Self { bytes: chunk.bytes, proved: Some(chunk.id) }
     }
 }
 
 impl std::fmt::Debug for SealedChunk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SealedChunk({} unverified bytes)", self.0.len())
+        write!(f, "SealedChunk({} unverified bytes)", self.bytes.len())
     }
 }
 
@@ -167,6 +178,9 @@ mod tests {
         assert!(SealedChunk::new(bytes.clone()).verify(&id).is_ok());
         let mismatch = SealedChunk::new(bytes.slice(1..)).verify(&id).unwrap_err();
         assert_eq!((mismatch.expected, mismatch.length), (id, 11));
+        let again = SealedChunk::from(SealedChunk::new(bytes).verify(&id).unwrap());
+        assert!(again.clone().verify(&ChunkId::of(b"other")).is_err());
+        assert!(again.verify(&id).is_ok());
     }
 
     #[test]

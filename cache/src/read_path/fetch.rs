@@ -171,7 +171,8 @@ impl Inner {
             }
             Err(error) => {
                 count(&metrics.errors);
-                tracing::warn!(%error, "tier failed; going on to the next");
+                // an outage would say it for every chunk; the counters tell
+                tracing::debug!(%error, "tier failed; going on to the next");
                 return Err(TierFailed::Ill(error.to_string()));
             }
         };

@@ -1,7 +1,7 @@
 //! The read path over a store in memory: who is asked, what is served, what is repaired.
 
 use super::*;
-use crate::ssd::{SsdSettings, SsdTier};
+use crate::ssd::{Contents, SsdSettings, SsdTier};
 use image_format::chunk::VerifiedChunk;
 use image_format::ids::RootId;
 use image_format::manifest::{Entry, ManifestHead};
@@ -79,6 +79,7 @@ fn ssd(dir: &std::path::Path) -> Arc<SsdTier> {
         capacity_bytes: 1 << 20,
         headroom_bytes: 0,
         policy: PolicyKind::default(),
+        contents: Contents::Chunks,
     };
     Arc::new(SsdTier::open(settings).unwrap())
 }

@@ -2,18 +2,34 @@
 
 use bytes::Bytes;
 use image_format::ids::ChunkId;
-use image_format::units::ChunkSize;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Written in the directory so that another layout is recognised, and locked.
-const MARKER: &str = "lantern-ssd-v1";
+/// What the files of a directory are. Two kinds never share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    /// Sealed chunks of a worker.
+    Chunks,
+    /// Shard records of a cache node.
+    Shards,
+}
+
+impl Contents {
+    /// Written in the directory so that another layout is recognised, and locked.
+    const fn marker(self) -> &'static str {
+        match self {
+            Self::Chunks => "lantern-ssd-v1",
+            Self::Shards => "lantern-node-v1",
+        }
+    }
+}
+
 /// Where files are written before they get their name.
 const ASIDE: &str = "new";
-/// Largest file that is read: no sealed chunk is longer.
-const MAX_FILE_BYTES: u64 = ChunkSize::MAX as u64;
+/// Largest file that is read: no sealed chunk and no shard record is longer.
+const MAX_FILE_BYTES: u64 = fleet::wire::MAX_RECORD_LEN as u64;
 
 /// A locked directory of chunk files.
 #[derive(Debug)]
@@ -24,14 +40,14 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Takes the directory, or `None` if another process has it.
-    pub(super) fn lock(directory: &Path) -> io::Result<Option<Self>> {
+    pub(super) fn lock(directory: &Path, contents: Contents) -> io::Result<Option<Self>> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory.join(ASIDE))?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(directory.join(MARKER))?;
+            .open(directory.join(contents.marker()))?;
         match lock.try_lock() {
             Ok(()) => Ok(Some(Self { directory: directory.to_path_buf(), _lock: lock })),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -87,6 +103,32 @@ impl Disk {
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
         file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
         Ok(Some(bytes.into()))
+    }
+
+    /// The file's bytes if reading them does not wait for the disk: `None` says that it
+    /// would, or that the file is not there.
+    pub(super) fn read_cached(&self, id: &ChunkId) -> Option<Bytes> {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(self.path(id)).ok()?;
+        let length = usize::try_from(file.metadata().ok()?.len().min(MAX_FILE_BYTES)).ok()?;
+        let mut bytes = vec![0; length];
+        let mut parts = [io::IoSliceMut::new(&mut bytes)];
+        let read = rustix::io::preadv2(&file, &mut parts, 0, rustix::io::ReadWriteFlags::NOWAIT).ok()?;
+        (read == length).then(|| bytes.into())
+    }
+
+    /// The ids of all files whose first byte is `fan`, in order.
+    pub(super) fn list(&self, fan: u8) -> io::Result<Vec<ChunkId>> {
+        let entries = match fs::read_dir(self.directory.join(format!("{fan:02x}"))) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<ChunkId>().ok()));
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// Writes a chunk file whole. Not synced: a file that a crash of the machine cuts short

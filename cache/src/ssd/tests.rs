@@ -1,6 +1,7 @@
 //! The SSD tier: restart, damage, budgets, a full disk, a killed writer.
 
 use super::*;
+use crate::policy::PolicyKind;
 use image_format::seal::{Compression, Salt, Sealer};
 
 fn chunk(n: u32, len: usize) -> VerifiedChunk {
@@ -16,6 +17,7 @@ fn settings(directory: &std::path::Path) -> SsdSettings {
         capacity_bytes: 1 << 20,
         headroom_bytes: 0,
         policy: PolicyKind::default(),
+        contents: Contents::Chunks,
     }
 }
 

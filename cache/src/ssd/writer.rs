@@ -1,7 +1,8 @@
 //! The one thread that writes and deletes chunk files, behind a bounded queue.
 
-use super::Shared;
-use image_format::chunk::VerifiedChunk;
+use super::files::Shared;
+use bytes::Bytes;
+use image_format::ids::ChunkId;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -20,8 +21,8 @@ const MOST_EVICTIONS: usize = 64;
 /// What the thread is told.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Write this chunk.
-    Write(VerifiedChunk),
+    /// Write this file.
+    Write(ChunkId, Bytes),
     /// Say when everything before this is done.
     Settle(oneshot::Sender<()>),
 }
@@ -72,18 +73,14 @@ impl Drop for Writer {
 fn run(shared: &Shared, orders: &Receiver<Order>) {
     for order in orders {
         match order {
-            Order::Write(chunk) => write(shared, &chunk),
+            Order::Write(id, bytes) => write(shared, &id, &bytes),
             Order::Settle(said) => drop(said.send(())),
         }
     }
 }
 
-fn write(shared: &Shared, chunk: &VerifiedChunk) {
-    let (id, bytes) = (chunk.id(), chunk.sealed_bytes());
+fn write(shared: &Shared, id: &ChunkId, bytes: &Bytes) {
     let length = bytes.len() as u64;
-    if shared.policy().contains(id) {
-        return;
-    }
     if !make_room(shared, length) {
         shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
         return;

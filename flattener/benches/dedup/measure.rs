@@ -84,6 +84,7 @@ impl Bench {
             salt,
             compression: Compression::Zstd(1),
             root: root.clone(),
+            prime: None,
         };
         let origin = Arc::new(MemoryStore::new());
         let catalog = Catalog::new(origin, Arc::new(FixedKey), root, "bench".parse()?);

@@ -5,6 +5,7 @@ pub(crate) mod list;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flattener::layer::Limits;
+use fleet::settings::L2Args;
 use image_format::seal;
 use origin::settings::StoreArgs;
 use std::path::PathBuf;
@@ -155,6 +156,11 @@ pub(crate) struct PushArgs {
     /// Compression of chunks
     #[arg(long, env = "LANTERN_COMPRESSION", value_enum, default_value_t = Compression::Zstd)]
     pub(crate) compression: Compression,
+    /// Also write all chunks to the remote cache (--l2), so that the first start finds them there
+    #[arg(long, env = "LANTERN_PRIME")]
+    pub(crate) prime: bool,
+    #[command(flatten)]
+    pub(crate) l2: L2Args,
     /// Threads that render and seal [default: one per core]
     #[arg(long)]
     pub(crate) threads: Option<usize>,

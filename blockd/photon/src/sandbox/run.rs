@@ -15,11 +15,12 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Sandbox ids begin with this, the worker's process id and a dash.
 const PREFIX: &str = "lantern-";
@@ -33,6 +34,8 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// How long a process may take to end after SIGTERM before it is killed.
     pub grace: Duration,
+    /// Told at the first byte of output, where somebody waits for it.
+    pub started: Option<Arc<Notify>>,
 }
 
 /// Signals to pass on to the sandbox's process, by number.
@@ -230,6 +233,7 @@ async fn copy(
     from: Option<impl AsyncRead + Unpin>,
     mut to: impl AsyncWrite + Unpin,
     first: mpsc::Sender<Instant>,
+    started: Option<Arc<Notify>>,
 ) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; 64 * 1024];
@@ -238,6 +242,9 @@ async fn copy(
         if !begun {
             begun = true;
             let _ = first.try_send(Instant::now());
+            if let Some(started) = &started {
+                started.notify_one();
+            }
         }
         if to.write_all(&buffer[..length]).await.is_err() || to.flush().await.is_err() {
             return;
@@ -253,8 +260,9 @@ async fn supervise(
     asked: Instant,
 ) -> Result<Outcome, SandboxError> {
     let (first, mut heard) = mpsc::channel(2);
-    let out = tokio::spawn(copy(child.stdout.take(), tokio::io::stdout(), first.clone()));
-    let err = tokio::spawn(copy(child.stderr.take(), tokio::io::stderr(), first));
+    let out =
+        tokio::spawn(copy(child.stdout.take(), tokio::io::stdout(), first.clone(), settings.started.clone()));
+    let err = tokio::spawn(copy(child.stderr.take(), tokio::io::stderr(), first, settings.started.clone()));
     let mut deadline: Option<tokio::time::Instant> = None;
     let status = loop {
         let late = async {

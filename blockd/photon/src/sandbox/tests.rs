@@ -39,6 +39,7 @@ impl Fixture {
             runtime: "crun".into(),
             run_dir: self.dir.path().join("run"),
             grace: Duration::from_secs(2),
+            started: None,
         }
     }
 

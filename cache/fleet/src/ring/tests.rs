@@ -1,5 +1,7 @@
 //! Placement is the same for everybody, distinct, bounded, spread over zones, and moves little.
 
+use super::distance::{distance, minus_ln, node_seed, partition_seed};
+use super::table::{Filling, PARTITIONS, capacities, zone_limits};
 use super::*;
 use proptest::prelude::*;
 
@@ -54,7 +56,7 @@ fn slow_table(nodes: &[Node], settings: RingSettings) -> Vec<u16> {
     let mut pairs = Vec::new();
     for partition in 0..Ring::PARTITIONS {
         for (at, node) in nodes.iter().enumerate() {
-            let far = distance(node_seed(&node.name), node.weight, partition_seed(partition));
+            let far = distance(node_seed(&node.name), f64::from(node.weight), partition_seed(partition));
             pairs.push((far, partition, at));
         }
     }
@@ -79,7 +81,7 @@ fn slow_table(nodes: &[Node], settings: RingSettings) -> Vec<u16> {
 fn the_table_is_that_of_its_definition() {
     let mut weighted = fleet(20, 4);
     weighted[7].weight = 2;
-    for nodes in [fleet(30, 0), fleet(40, 5), weighted] {
+    for nodes in [fleet(30, 0), fleet(60, 0), fleet(40, 5), weighted] {
         let ring = ring(nodes);
         let expected = slow_table(ring.members().nodes(), RingSettings::default());
         assert!(ring.table == expected, "differs from the definition");
@@ -119,9 +121,7 @@ fn a_join_or_leave_moves_little_more_than_its_share() {
             let (before, after) = (ring(fleet(count, zones)), ring(fleet(count + 1, zones)));
             let share = 1.0 / (count + 1) as f64;
             let factors = [after.moved_from(&before) / share, before.moved_from(&after) / share];
-            // a zone with one node more makes more than the node's own share move, if zones are few nodes
-            let most = if zones == 0 { 1.25 } else { 2.0 };
-            assert!(factors.iter().all(|&factor| factor < most), "{zones} zones, {count} nodes: {factors:?}");
+            assert!(factors.iter().all(|&factor| factor < 1.25), "{zones} zones, {count} nodes: {factors:?}");
         }
     }
 }
@@ -213,19 +213,27 @@ fn a_width_of_nothing_places_nothing() {
 }
 
 fn any_fleet() -> impl Strategy<Value = Vec<Node>> {
-    let labels = prop::collection::vec((0_u8..6, 1_u32..6), 1..40);
+    let labels = prop::collection::vec((0_u8..6, 1_u32..20), 1..40);
     let named =
         |(at, (zone, weight)): (usize, (u8, u32))| node(&format!("n{at}"), &format!("z{zone}"), weight);
     labels.prop_map(move |labels| labels.into_iter().enumerate().map(named).collect())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
+    /// The table is full and, but for very few places of very unequal nodes, within the bound.
     #[test]
-    fn any_fleet_is_filled(nodes in any_fleet(), width in 1_usize..12, epsilon in 0.05..0.5) {
+    fn any_fleet_is_filled_and_bounded(
+        nodes in any_fleet(),
+        width in 1_usize..12,
+        epsilon in prop::sample::select(vec![0.0, 0.05, 0.1, 0.3]),
+    ) {
         let settings = RingSettings { width, epsilon };
-        check(&ring_of(nodes, settings), settings);
+        let ring = ring_of(nodes, settings);
+        let over = check(&ring, settings);
+        let places = u32::try_from(ring.table.len()).unwrap();
+        prop_assert!(over <= places / 200, "{over} of {places} places above the capacities");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Layout, normative: the chunk is cut into `k` data shards of [`Code::shard_len`] bytes, in
 //! order, the end filled up with zeros; index `0..k` are the data, `k..k+m` the parity. With
 //! one parity shard that is the exclusive or of the data ([`xor`]), with more it is
-//! Reed-Solomon's. What stands in the padding is never looked at again.
+//! Reed-Solomon's (`reed_solomon.rs`). What stands in the padding is never looked at again.
 //!
 //! Nothing here tells a wrong shard from a right one: only the chunk's id does, once the
 //! stripe is decoded. Shards come from the network, so any bytes, indices and lengths are
@@ -20,8 +20,8 @@ use std::fmt;
 pub const MAX_DATA: u8 = 16;
 /// Most parity shards of a stripe.
 pub const MAX_PARITY: u8 = 8;
-/// Every shard's length is a multiple of this many bytes: a cache line, the widest vector,
-/// and the block of the Reed-Solomon code. Normative.
+/// Every shard's length is a multiple of this many bytes: a cache line, the widest
+/// vector, and what other Reed-Solomon codes ask for. Normative.
 const SHARD_ALIGN: usize = 64;
 
 /// Numbers of shards that make no code.
@@ -157,7 +157,15 @@ impl Code {
                 xor::append_sum(&mut sum, data);
                 vec![sum.into()]
             }
-            parity => reed_solomon::parity(data, usize::from(parity), len),
+            _ => {
+                let known: Vec<(u8, &Bytes)> = (0..).zip(data).collect();
+                let shard = |index| {
+                    let mut shard = Vec::with_capacity(len);
+                    reed_solomon::append_shard(&mut shard, &known, index);
+                    shard.into()
+                };
+                (self.data..self.width()).map(shard).collect()
+            }
         }
     }
 
@@ -183,9 +191,22 @@ impl Code {
         if let [Some(sum)] = parity {
             return Ok(restore_one(data, sum, stored_len));
         }
-        let mut joined = reed_solomon::restore(data, parity, len);
+        Ok(self.restore(&found, len, stored_len))
+    }
+
+    /// Data shards one after another, the missing ones from the first `k` that there are.
+    fn restore(self, found: &[Option<&Bytes>], len: usize, stored_len: usize) -> Bytes {
+        let known = (0..).zip(found).filter_map(|(index, shard)| shard.map(|shard| (index, shard)));
+        let known: Vec<(u8, &Bytes)> = known.take(self.k()).collect();
+        let mut joined = Vec::with_capacity(self.k() * len);
+        for (index, shard) in (0..self.data).zip(found) {
+            match shard {
+                Some(shard) => joined.extend_from_slice(shard),
+                None => reed_solomon::append_shard(&mut joined, &known, index),
+            }
+        }
         joined.truncate(stored_len);
-        Ok(joined.into())
+        joined.into()
     }
 
     /// The shards by their index, checked; at least as many as it takes.
