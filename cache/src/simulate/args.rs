@@ -12,8 +12,8 @@ const MAX_SCENARIO_BYTES: u64 = 1 << 20;
 
 /// Simulate a fleet: hit rates, the store's load, starts; what an emptied cache or a lost zone does.
 ///
-/// The scenario file is TOML, or JSON if its name ends so; without one a fleet of 1000 workers and
-/// 100 nodes is simulated. Every field has a default; `--print-scenario` shows them all.
+/// The scenario file is TOML, or JSON if its name ends so; without one a fleet of 200 workers and
+/// 20 nodes is simulated. Every field has a default; `--print-scenario` shows them all.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct SimulateArgs {
     /// The scenario

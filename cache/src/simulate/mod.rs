@@ -16,6 +16,7 @@
 //! bounded queue of write-backs, tier by tier the worker's memory and SSD, reads after start.
 
 mod args;
+mod check;
 mod engine;
 mod histogram;
 mod l2;
@@ -33,11 +34,12 @@ mod tier;
 mod trace;
 
 pub use args::{ArgsError, SimulateArgs};
+pub use check::ScenarioError;
 pub use histogram::Percentiles;
 pub use outcome::{Nodes, Outcome, Phase, Point, Reads, Recovery, Starts, table};
 pub use plot::{PlotError, plot};
 pub use scenario::{
-    Event, FleetShape, Images, Limits, Load, OriginModel, Replay, Run, Scenario, ScenarioError, Times, What,
+    Event, FleetShape, Images, Limits, Load, OriginModel, Replay, Run, Scenario, Times, What,
 };
 pub use trace::{Trace, TraceError};
 
