@@ -22,7 +22,11 @@ const MOST_WORKERS: u32 = 20_000;
 const MOST_FUNCTIONS: u32 = 1_000_000;
 const MOST_CHUNKS: u64 = 20_000_000;
 /// Entries of all tiers together; each takes about 200 bytes of this machine's memory.
-const MOST_ENTRIES: u64 = 100_000_000;
+const MOST_ENTRIES: u64 = 40_000_000;
+/// Sandboxes of all workers.
+const MOST_SLOTS: u64 = 5_000_000;
+/// Invocations of a run: hours of this machine's time.
+const MOST_INVOCATIONS: f64 = 1e8;
 const MOST_BUCKETS: f64 = 100_000.0;
 const MOST_SECONDS: f64 = 1_000_000.0;
 
@@ -157,6 +161,19 @@ impl Scenario {
     }
 
     fn check_size(&self) -> Result<(), ScenarioError> {
+        let slots = u64::from(self.fleet.workers) * u64::from(self.fleet.slots);
+        if slots > MOST_SLOTS {
+            let must = "at most 5 million slots on all workers";
+            return Err(ScenarioError { field: "fleet.slots", value: slots.to_string(), must });
+        }
+        let load = &self.load;
+        let rate = load.invocations_per_s + f64::from(load.cron_functions) / load.cron_period_s;
+        let invocations = rate * self.run.duration_s;
+        if invocations > MOST_INVOCATIONS {
+            let must = "few enough invocations in the whole run (100 million)";
+            let field = "load.invocations_per_s";
+            return Err(ScenarioError { field, value: invocations.to_string(), must });
+        }
         let functions = u64::from(self.load.functions) + u64::from(self.load.cron_functions);
         self.check_chunks(functions)
     }
@@ -175,7 +192,7 @@ impl Scenario {
         let l2 = l2.min(chunks * u64::from(self.code()?.width()));
         if l1 + l2 > MOST_ENTRIES {
             let must =
-                "few enough chunks in all tiers (100 million): simulate a smaller fleet, or a part of it";
+                "few enough chunks in all tiers (40 million): simulate a smaller fleet, or a part of it";
             return Err(ScenarioError { field: "fleet.workers", value: (l1 + l2).to_string(), must });
         }
         Ok(())

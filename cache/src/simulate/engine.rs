@@ -178,7 +178,7 @@ impl Simulation {
         {
             // the least popular first, so that the others stay where space is short
             for function in (0..self.world.functions()).rev() {
-                self.world.set(function).iter().for_each(|&chunk| nodes.fill(self.world.id(chunk)));
+                self.world.set(function).iter().for_each(|&chunk| nodes.prime(self.world.id(chunk)));
             }
         }
         for &(at, function) in cron {

@@ -1,8 +1,8 @@
 //! The cache nodes: the ring, the stripes' arithmetic and the policies of the real fleet,
 //! with drawn times instead of a network.
 //!
-//! A node has a memory tier inside an SSD tier: what memory holds, the SSD holds too, as far
-//! as the SSD has not forgotten it. Lost nodes answer nothing and are left alone by clients
+//! A node has a memory tier before an SSD tier, as `node::store`: both take what is written,
+//! memory takes what the SSD is asked for, and a hit in memory is not known to the SSD. Lost nodes answer nothing and are left alone by clients
 //! that noticed, so they cost no time; their places stay theirs until they leave the list.
 
 use super::random::{Random, nanos, part};
@@ -143,7 +143,6 @@ impl Nodes {
             }
             node.requests += 1;
             if node.memory.touch(id) {
-                node.ssd.touch(id);
                 have.push(self.draw(0.0));
             } else if node.ssd.touch(id) {
                 node.memory.insert(id, self.shard_bytes);
@@ -178,6 +177,13 @@ impl Nodes {
                 node.memory.insert(id, self.shard_bytes);
                 node.ssd.insert(id, self.shard_bytes);
             }
+        }
+    }
+
+    /// Puts a stripe on the SSDs of its places, as if it had been there for long.
+    pub(super) fn prime(&mut self, id: &ChunkId) {
+        for &position in self.ring.place(id) {
+            self.nodes[self.listed[usize::from(position)]].ssd.insert(id, self.shard_bytes);
         }
     }
 

@@ -67,7 +67,8 @@ pub enum SimulateError {
 
 /// Simulates a fleet under a described mix of load.
 ///
-/// Takes about a second per million chunk reads and stays on the calling thread.
+/// Takes about 4 seconds per million chunk reads (1,000 workers, 100 nodes; 2 cores of an AMD
+/// EPYC) and stays on the calling thread.
 ///
 /// # Errors
 /// [`SimulateError`] says which field of the scenario is wrong.

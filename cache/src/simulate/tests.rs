@@ -165,8 +165,8 @@ fn an_empty_cache_fills_again_under_the_limits_and_never_without() {
 fn a_storm_of_cron_functions_hurts_lru_nodes() {
     let rate = |policy| {
         let mut scenario = fleet();
-        (scenario.load.cron_functions, scenario.load.cron_period_s) = (2000, 20.0);
-        scenario.load.cron_spread_s = 20.0;
+        (scenario.load.cron_functions, scenario.load.cron_period_s) = (1000, 10.0);
+        scenario.load.cron_spread_s = 10.0;
         // room for a third of what the functions in use all the time read
         scenario.fleet.node_bytes = 32 << 20;
         scenario.fleet.worker_bytes = 32 << 20;
@@ -174,7 +174,7 @@ fn a_storm_of_cron_functions_hurts_lru_nodes() {
         scenario.fleet.node_policy = policy;
         scenario.limits = Limits { starts_per_worker: 0, origin_per_worker: 0 };
         scenario.origin.requests_per_s = 1e6;
-        scenario.run.duration_s = 60.0;
+        scenario.run.duration_s = 35.0;
         outcome(&scenario).phases[1].reads.hit_rate()
     };
     let (lru, s3_fifo) = (rate(PolicyKind::Lru), rate(PolicyKind::S3Fifo));
@@ -219,6 +219,8 @@ fn what_is_no_scenario_is_named() {
         ("[run]\nduration_s = nan", "run.duration_s = NaN"),
         ("[run]\nbucket_s = 0.001", "run.bucket_s"),
         ("[load]\nrun_p99_s = 0.1", "load.run_p99_s"),
+        ("[fleet]\nslots = 9999\nworkers = 9999", "fleet.slots = 99980001"),
+        ("[load]\ncron_functions = 1000000\ncron_period_s = 0.001\ncron_spread_s = 0", "load.invocations"),
         ("[images]\nown_chunks_max = 20000", "images.own_chunks_max = "),
         ("[[events]]\nat_s = 1\nwhat = { lose-zone = 9 }", "events.lose-zone = 9"),
         ("[[events]]\nat_s = 1e9\nwhat = 'wipe'", "events.at_s"),
@@ -233,6 +235,19 @@ fn what_is_no_scenario_is_named() {
     let default = Scenario::default();
     default.check().unwrap();
     assert_eq!(toml::from_str::<Scenario>(&toml::to_string(&default).unwrap()).unwrap(), default);
+}
+
+/// The scenarios of docs/capacity.md are accepted, and what is in them is not the default.
+#[test]
+fn the_documented_scenarios_are_scenarios() {
+    let page = include_str!("../../../docs/capacity.md");
+    let blocks: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let scenario: Scenario = toml::from_str(block).unwrap();
+        scenario.check().unwrap();
+        assert_ne!(scenario, Scenario::default());
+    }
 }
 
 #[test]
