@@ -3,18 +3,23 @@
 //!
 //! Invariant: a living worker holds the lock of its directory; whoever gets the lock of
 //! another's may remove everything below it: sandboxes first, then mounts and loop devices,
-//! then files.
+//! then files. A directory gets its name only once it is locked, so nobody takes a worker that
+//! is starting for one that died.
 
 use anyhow::{Context, Result};
 use photon::sandbox;
 use rustix::mount::{UnmountFlags, unmount};
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const LOCK: &str = "lock";
 const PREFIX: &str = "worker-";
+/// Before it is locked a directory is called so; what is left of it by a death in between is
+/// removed when it is [`FORGOTTEN`] old.
+const NEW_PREFIX: &str = "starting-";
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// A directory that lives as long as this worker.
 #[derive(Debug)]
@@ -23,8 +28,14 @@ pub struct RunDir {
     _lock: File,
 }
 
-fn open_lock(directory: &Path) -> std::io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join(LOCK))
+/// Takes the lock of a directory that a dead worker left. `None` if it lives, or if somebody
+/// else removed it meanwhile.
+fn lock_of_dead(directory: &Path) -> Option<File> {
+    let path = directory.join(LOCK);
+    let lock = OpenOptions::new().write(true).open(&path).ok()?;
+    lock.try_lock().ok()?;
+    let (ours, there) = (lock.metadata().ok()?, fs::metadata(&path).ok()?);
+    ((ours.dev(), ours.ino()) == (there.dev(), there.ino())).then_some(lock)
 }
 
 impl RunDir {
@@ -33,14 +44,18 @@ impl RunDir {
     /// # Errors
     /// If it cannot be made or locked.
     pub fn make(run: &Path) -> Result<Self> {
-        let path = run.join(format!("{PREFIX}{}", std::process::id()));
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        let new = run.join(format!("{NEW_PREFIX}{}", std::process::id()));
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&new);
         made.with_context(|| {
-            format!("cannot make {}; run as root, or choose another --run-dir", path.display())
+            format!("cannot make {}; run as root, or choose another --run-dir", new.display())
         })?;
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(new.join(LOCK));
+        let lock = lock.with_context(|| format!("cannot lock {}", new.display()))?;
+        lock.try_lock().with_context(|| format!("{} belongs to another process", new.display()))?;
+        let path = run.join(format!("{PREFIX}{}", std::process::id()));
+        fs::rename(&new, &path).with_context(|| format!("{} is in the way", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
-        let lock = open_lock(&path).with_context(|| format!("cannot lock {}", path.display()))?;
-        lock.try_lock().with_context(|| format!("{} belongs to another process", path.display()))?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -96,13 +111,18 @@ pub async fn clear_dead(run: &Path, runtime: &str) -> Result<Cleared> {
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(NEW_PREFIX) {
+            let made = entry.metadata().and_then(|metadata| metadata.modified());
+            if made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > FORGOTTEN)) {
+                remove_tree(&path);
+            }
             continue;
         }
-        let Ok(lock) = open_lock(&path) else { continue };
-        if lock.try_lock().is_err() {
+        if !name.to_string_lossy().starts_with(PREFIX) {
             continue;
         }
+        let Some(_lock) = lock_of_dead(&path) else { continue };
         clear_one(&path, runtime, &mut cleared).await;
         cleared.workers.push(path);
     }

@@ -398,6 +398,11 @@ impl Worker {
             tracing::warn!(%error, "the FUSE mount could not be undone");
         }
         self.read_path.settle().await;
+        if let Some((l2, _)) = &self.l2
+            && tokio::time::timeout(UNMOUNT_DEADLINE, l2.settle()).await.is_err()
+        {
+            tracing::debug!("repairs of the remote cache were left to others");
+        }
         if let Some(ssd) = &self.ssd {
             ssd.settle().await;
         }

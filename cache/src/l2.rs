@@ -17,6 +17,11 @@ impl L2Tier {
         Self(fleet)
     }
 
+    /// Waits until no repair is under way.
+    pub async fn settle(&self) {
+        self.0.settle().await;
+    }
+
     /// What the fleet's client did so far.
     #[must_use]
     pub fn stats(&self) -> FleetSnapshot {

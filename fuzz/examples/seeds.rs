@@ -3,10 +3,12 @@
 //! from valid inputs without building this.
 
 use flate2::write::GzEncoder;
+use fleet::stripe::Code;
+use fleet::wire::{ShardHeader, ShardRecord};
 use flattener::layer::Digest;
 use fuzz::tar::Archive;
 use fuzz::{reference_name, root, salt, tenant, tenant_key};
-use image_format::ids::{ImageDigest, ImageId};
+use image_format::ids::{ChunkId, ImageDigest, ImageId};
 use image_format::manifest::{Entry, Manifest, ManifestHead};
 use image_format::reference::Reference;
 use image_format::root::{RootState, RootTable};
@@ -240,9 +242,45 @@ fn hosts() -> Result {
     Ok(())
 }
 
+/// A chunk of so many bytes as its shards, and lists of nodes.
+fn remote_cache() -> Result {
+    for (name, code, length) in [
+        ("published", Code::PUBLISHED, 1000),
+        ("two-parities", Code::new(3, 2)?, 700),
+        ("copies", Code::new(1, 1)?, 10),
+    ] {
+        let chunk: Vec<u8> = (0..length).map(|at: u32| at.to_le_bytes()[0]).collect();
+        let id = ChunkId::of(&chunk);
+        let shards = code.encode(&chunk.clone().into());
+        for (index, payload) in (0..code.width()).zip(shards) {
+            let header = ShardHeader { index, data: code.data(), parity: code.parity(), stored_len: length };
+            let record = ShardRecord { header, payload }.to_bytes(&id);
+            if index == 0 || index + 1 == code.width() {
+                write("shard_record", &format!("{name}-{index}"), &[id.as_bytes(), &record[..]].concat())?;
+            }
+        }
+        // the first data shard is lost, in the order that the target reads it
+        let head = [code.data(), code.parity(), 1, 0, 0, 0];
+        write("stripe", name, &[&head, &chunk[..]].concat())?;
+    }
+    for (name, text) in [
+        ("one", "[[node]]\naddress = \"127.0.0.1:7400\"\n"),
+        (
+            "two",
+            "[[node]]\nname = \"a\"\naddress = \"10.0.0.1:7400\"\nzone = \"z1\"\nweight = 2\n\n\
+             [[node]]\nname = \"b\"\naddress = \"[::1]:7400\"\nzone = \"z2\"\n",
+        ),
+        ("inline", "node = [{ address = 'cache-0.cache:7400' }, { address = 'cache-1.cache:7400', weight = 100 }]"),
+    ] {
+        write("members", name, text.as_bytes())?;
+    }
+    Ok(())
+}
+
 fn main() -> Result {
     image_format()?;
     layers()?;
     images()?;
-    hosts()
+    hosts()?;
+    remote_cache()
 }

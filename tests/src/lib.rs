@@ -10,6 +10,7 @@
 )]
 
 pub mod compare;
+pub mod fleet;
 pub mod image;
 pub mod product;
 pub mod s3;

@@ -123,3 +123,20 @@ fn files_say_what_they_are_and_leave_nothing_undone() {
         assert!(is_sys || !is_ours, "{}: unsafe belongs into sys.rs", path.display());
     }
 }
+
+/// Every metric of the dashboard is one that a daemon prints.
+#[test]
+fn the_dashboard_shows_metrics_that_exist() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let printed = read("blockd/src/api/prometheus.rs") + &read("cache/src/node/status.rs");
+    let dashboard = read("docs/grafana-dashboard.json");
+    serde_json::from_str::<Value>(&dashboard).unwrap();
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let shown: BTreeSet<&str> =
+        dashboard.split(|c: char| !is_name(c)).filter(|word| word.starts_with("lantern_")).collect();
+    assert!(shown.len() > 20, "{shown:?}");
+    for name in shown {
+        let base = ["_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(printed.contains(&format!("\"{base}\"")), "{name} is printed nowhere");
+    }
+}

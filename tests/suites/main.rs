@@ -4,6 +4,7 @@
 
 mod architecture;
 mod conformance;
+mod fleet;
 mod on_s3;
 mod pushing;
 mod right_bytes;

@@ -121,7 +121,10 @@ impl Membership {
                 continue;
             }
             let nodes = members.nodes().len();
-            match fleet.set_members(members.clone()) {
+            let (changed, to) = (fleet.clone(), members.clone());
+            // a table of places takes tens of milliseconds to make
+            let set = tokio::task::spawn_blocking(move || changed.set_members(to)).await;
+            match set.expect("placement does not panic") {
                 Ok(()) if last.is_some() => tracing::info!(nodes, "the fleet's members changed"),
                 Ok(()) => {}
                 Err(error) => {

@@ -1,10 +1,10 @@
 //! One chunk through the tiers: the flight and what happens in it.
 
-use super::{Cause, Flight, Inner, Landing, ReadError, Wanted};
+use super::{Cause, Demanded, Flight, Inner, Landing, ReadError, Wanted};
 use crate::metrics::Source;
 use crate::tier::ChunkTier;
 use image_format::chunk::{PlainChunk, SealedChunk, VerifiedChunk};
-use image_format::ids::RootId;
+use image_format::ids::{ChunkId, RootId};
 use image_format::names::ObjectName;
 use image_format::seal::{OpenError, Opener};
 use image_format::units::ChunkSize;
@@ -13,7 +13,8 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, SemaphorePermit, watch};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 
 /// Waits between attempts at an origin that does not answer: from the first, doubling, to
@@ -57,6 +58,13 @@ fn verify_and_open(
     Ok((verified, plain))
 }
 
+impl Demanded {
+    fn raise(&self) {
+        self.raised.store(true, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+}
+
 /// Why fetched bytes cannot be used.
 enum Wrong {
     /// This copy is corrupt; another may be right.
@@ -66,7 +74,7 @@ enum Wrong {
 }
 
 impl Inner {
-    fn flights(&self) -> MutexGuard<'_, std::collections::HashMap<image_format::ids::ChunkId, Flight>> {
+    fn flights(&self) -> MutexGuard<'_, std::collections::HashMap<ChunkId, Flight>> {
         // entries are inserted and removed whole
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,12 +89,15 @@ impl Inner {
         {
             count(&self.metrics.joined);
             if cause == Cause::Demand {
-                flight.demanded.notify_one();
+                flight.demanded.raise();
             }
             return flight.landing.clone();
         }
         let (lander, landing) = watch::channel(None);
-        let demanded = Arc::new(Notify::new());
+        let demanded = Arc::new(Demanded::default());
+        if cause == Cause::Demand {
+            demanded.raise();
+        }
         let id = wanted.id;
         let flight = Flight {
             key: wanted.key.clone(),
@@ -121,7 +132,7 @@ impl Inner {
         self: &Arc<Self>,
         cargo: &Cargo,
         cause: Cause,
-        demanded: &Notify,
+        demanded: &Demanded,
     ) -> Result<PlainChunk, ReadError> {
         let asked = Instant::now();
         let wanted = &cargo.wanted;
@@ -196,7 +207,7 @@ impl Inner {
         &self,
         cargo: &Cargo,
         cause: Cause,
-        demanded: &Notify,
+        demanded: &Demanded,
         mut said: Vec<String>,
     ) -> Result<(VerifiedChunk, PlainChunk), ReadError> {
         let wanted = &cargo.wanted;
@@ -212,7 +223,7 @@ impl Inner {
         let Ok(_permits) = tokio::time::timeout_at(end, self.origin_turn(cause, demanded)).await else {
             return Err(late(&said));
         };
-        if cause == Cause::Prefetch && cargo.closed.load(Ordering::Relaxed) {
+        if cargo.closed.load(Ordering::Relaxed) && self.give_up(&wanted.id, demanded) {
             return Err(failed(wanted, ErrorKind::Unavailable, "the image was closed"));
         }
         loop {
@@ -248,18 +259,32 @@ impl Inner {
         }
     }
 
+    /// Ends a flight that nobody waits for; `false` if somebody does. Nobody can join it in
+    /// between: whoever comes later starts another.
+    fn give_up(&self, id: &ChunkId, demanded: &Demanded) -> bool {
+        let mut flights = self.flights();
+        if demanded.raised.load(Ordering::Relaxed) {
+            return false;
+        }
+        if flights.get(id).is_some_and(|flight| std::ptr::eq(&raw const *flight.demanded, demanded)) {
+            flights.remove(id);
+        }
+        true
+    }
+
     /// A turn at the origin. Prefetch waits for one of its own places too, until a reader
     /// wants the chunk.
     async fn origin_turn(
         &self,
         cause: Cause,
-        demanded: &Notify,
+        demanded: &Demanded,
     ) -> (Option<SemaphorePermit<'_>>, Option<SemaphorePermit<'_>>) {
         let prefetch = match cause {
             Cause::Demand => None,
             Cause::Prefetch => tokio::select! {
+                biased;
+                () = demanded.told.notified() => None,
                 permit = self.prefetch_permits.acquire() => permit.ok(),
-                () = demanded.notified() => None,
             },
         };
         (prefetch, self.origin_permits.acquire().await.ok())
@@ -290,6 +315,10 @@ enum TierFailed {
 }
 
 async fn open_off_reactor(sealed: SealedChunk, cargo: &Cargo) -> Result<(VerifiedChunk, PlainChunk), Wrong> {
+    // a runtime of one thread is a simulation, in which everything happens in one order
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return verify_and_open(sealed, &cargo.wanted, cargo.chunk_size);
+    }
     let (wanted, chunk_size) = (cargo.wanted.clone(), cargo.chunk_size);
     tokio::task::spawn_blocking(move || verify_and_open(sealed, &wanted, chunk_size))
         .await

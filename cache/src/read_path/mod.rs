@@ -30,6 +30,7 @@ use image_format::units::ChunkIndex;
 use origin::store::{ErrorKind, Origin};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -119,8 +120,15 @@ struct Flight {
     key: ChunkKey,
     codec: Codec,
     landing: watch::Receiver<Landing>,
-    /// Raised when a reader joins what began as a prefetch.
-    demanded: Arc<tokio::sync::Notify>,
+    demanded: Arc<Demanded>,
+}
+
+/// Whether a reader waits for a flight, which may have begun as a prefetch. Raised under the
+/// lock of the flights.
+#[derive(Debug, Default)]
+pub(crate) struct Demanded {
+    raised: AtomicBool,
+    told: tokio::sync::Notify,
 }
 
 /// The read path of one worker. Cheap to clone.

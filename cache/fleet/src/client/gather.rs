@@ -174,7 +174,10 @@ impl Stripe {
 
     /// Goes on without the reader: listens to the rest until the deadline and repairs.
     fn hear_out(self, chunk: &VerifiedChunk) {
-        let Ok(permit) = Arc::clone(&self.inner.tails).try_acquire_owned() else { return };
+        let Ok(permit) = Arc::clone(&self.inner.tails).try_acquire_owned() else {
+            count(&self.inner.metrics.unheard);
+            return;
+        };
         let chunk = chunk.clone();
         tokio::spawn(async move {
             self.repair(&chunk).await;
@@ -214,10 +217,7 @@ impl Stripe {
         if needy.is_empty() {
             return;
         }
-        let Ok(_permit) = Arc::clone(&self.inner.repairs).try_acquire_owned() else {
-            count(&metrics.repairs_dropped);
-            return;
-        };
+        let Ok(_permit) = self.inner.repairs.acquire().await else { return };
         let free = (0..code.width()).filter(|&index| !have[usize::from(index)]);
         for (place, index) in needy.into_iter().zip(free) {
             let node = &self.ring.members().nodes()[usize::from(place)];

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a node that failed several calls in a row is left alone for a while that
 //! doubles up to a bound; when it is over, one call tries the node while the others still
-//! leave it alone; a single success clears it. A node that is merely busy, or refuses us, is
+//! leave it alone; a single success clears it, and a trial that is broken off decides nothing. A node that is merely busy, or refuses us, is
 //! reachable and never left alone for it.
 
 use crate::members::Members;
@@ -37,6 +37,30 @@ impl NodeHealth {
     }
 }
 
+/// A call under way. Dropped before it is over (a read that needs it no more), it must not
+/// leave its node alone for good: with several nodes in that state every read would break
+/// off the trials of all of them.
+#[derive(Debug)]
+pub(super) struct Trial<'a> {
+    health: &'a Health,
+    node: &'a str,
+    over: bool,
+}
+
+impl Trial<'_> {
+    pub(super) fn over(mut self) {
+        self.over = true;
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.health.undecided(self.node, Instant::now());
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<HashMap<String, NodeHealth>>);
 
@@ -46,8 +70,12 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the node is to be called now.
-    pub(super) fn admits(&self, node: &str, now: Instant) -> bool {
+    /// Begins a call, if the node is to be called now.
+    pub(super) fn begin<'a>(&'a self, node: &'a str, now: Instant) -> Option<Trial<'a>> {
+        self.admits(node, now).then_some(Trial { health: self, node, over: false })
+    }
+
+    fn admits(&self, node: &str, now: Instant) -> bool {
         let mut nodes = self.nodes();
         let Some(health) = nodes.get_mut(node) else { return true };
         match health.alone_until {
@@ -58,6 +86,15 @@ impl Health {
                 true
             }
             None => true,
+        }
+    }
+
+    /// A call ended without telling anything: if it was the trial, the next one is.
+    fn undecided(&self, node: &str, now: Instant) {
+        if let Some(health) = self.nodes().get_mut(node)
+            && health.alone_until.is_some()
+        {
+            health.alone_until = Some(now);
         }
     }
 
@@ -127,6 +164,17 @@ mod tests {
         assert!(health.admits("a", later + FIRST_PAUSE * 2));
         health.well("a", Duration::from_millis(1));
         assert!(health.admits("a", later) && !health.of("a").left_alone());
+    }
+
+    #[test]
+    fn a_trial_that_is_broken_off_decides_nothing() {
+        let (health, start) = (Health::default(), Instant::now());
+        (0..TOLERATED).for_each(|_| health.failed("a", CallKind::Late, start));
+        let later = start + FIRST_PAUSE;
+        let trial = health.begin("a", later).unwrap();
+        assert!(health.begin("a", later).is_none());
+        drop(trial);
+        assert!(health.begin("a", later + FIRST_PAUSE).is_some(), "the next call is the trial");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) struct Metrics {
     pub(super) reconstructed: AtomicU64,
     pub(super) wrong_shards: AtomicU64,
     pub(super) repaired_shards: AtomicU64,
-    pub(super) repairs_dropped: AtomicU64,
+    pub(super) unheard: AtomicU64,
     pub(super) calls: AtomicU64,
     pub(super) retries: AtomicU64,
 }
@@ -40,8 +40,9 @@ pub struct FleetSnapshot {
     pub wrong_shards: u64,
     /// Shards written again by readers that missed them.
     pub repaired_shards: u64,
-    /// Repairs left for the next reader because too many were under way.
-    pub repairs_dropped: u64,
+    /// Hits whose last shards were not heard out because too many were; what was missing
+    /// there is left for the next reader.
+    pub unheard: u64,
     /// Requests sent to nodes.
     pub calls: u64,
     /// Of those, repetitions.
@@ -96,7 +97,7 @@ impl Metrics {
             reconstructed: load(&self.reconstructed),
             wrong_shards: load(&self.wrong_shards),
             repaired_shards: load(&self.repaired_shards),
-            repairs_dropped: load(&self.repairs_dropped),
+            unheard: load(&self.unheard),
             calls: load(&self.calls),
             retries: load(&self.retries),
             nodes: nodes.collect(),

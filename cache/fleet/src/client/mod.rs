@@ -51,7 +51,7 @@ pub struct FleetSettings {
     pub reads: usize,
     /// Chunks written at the same time; more wait.
     pub writes: usize,
-    /// Stripes repaired at the same time; more are left for the next reader.
+    /// Stripes repaired at the same time; more wait.
     pub repairs: usize,
     /// Calls on stale connections that may be repeated before some calls succeed again.
     pub retry_budget: u32,
@@ -106,13 +106,13 @@ pub(crate) struct Inner {
     metrics: Metrics,
     reads: Semaphore,
     writes: Semaphore,
-    repairs: Arc<Semaphore>,
+    repairs: Semaphore,
     /// Reads whose last shards are still heard out.
     tails: Arc<Semaphore>,
 }
 
 /// Reads that are heard out after their chunk is there, at most.
-const TAILS: usize = 256;
+const TAILS: u32 = 256;
 
 /// How many of a chunk's shards were stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,8 +157,8 @@ impl Fleet {
             metrics: Metrics::default(),
             reads: Semaphore::new(settings.reads.max(1)),
             writes: Semaphore::new(settings.writes.max(1)),
-            repairs: Arc::new(Semaphore::new(settings.repairs)),
-            tails: Arc::new(Semaphore::new(TAILS)),
+            repairs: Semaphore::new(settings.repairs.max(1)),
+            tails: Arc::new(Semaphore::new(TAILS as usize)),
             settings,
         }))
     }
@@ -233,6 +233,12 @@ impl Fleet {
         calls.join_all().await.into_iter().filter(Result::is_ok).count()
     }
 
+    /// Waits until nothing is heard out or repaired any more: at most about the read deadline
+    /// and a write deadline for each repair in line.
+    pub async fn settle(&self) {
+        let _ = self.0.tails.acquire_many(TAILS).await;
+    }
+
     /// All figures so far.
     #[must_use]
     pub fn metrics(&self) -> FleetSnapshot {
@@ -295,16 +301,17 @@ impl Inner {
         F: Future<Output = Result<T, CallError>>,
     {
         let end = Instant::now() + patience;
-        if !self.health.admits(&node.name, Instant::now()) {
+        let Some(trial) = self.health.begin(&node.name, Instant::now()) else {
             let message = "left alone for a while after failures".into();
             return Err(CallError { kind: CallKind::Unreachable, node: node.name.clone(), message });
-        }
+        };
         let begun = Instant::now();
         let mut outcome = self.attempt(node, end, &attempt).await;
         if matches!(&outcome, Err(error) if error.kind == CallKind::Stale) && self.tokens.take() {
             self.metrics.retries.fetch_add(1, Ordering::Relaxed);
             outcome = self.attempt(node, end, &attempt).await;
         }
+        trial.over();
         match &outcome {
             Ok(_) => {
                 self.tokens.give_back();

@@ -110,7 +110,7 @@ async fn wrong_shards_are_found_and_replaced() {
         // a right checksum over wrong bytes: only the chunk's id tells
         world.nodes.alter(&node, chunk.id(), |record| {
             let mut record = crate::wire::ShardRecord::decode(chunk.id(), &record).unwrap();
-            record.payload = vec![at as u8; record.payload.len()].into();
+            record.payload = vec![u8::try_from(at).unwrap(); record.payload.len()].into();
             record.to_bytes(chunk.id())
         });
         // the fifth shard may not be needed at first: read until the wrong one was met
@@ -161,7 +161,7 @@ async fn a_silent_fleet_costs_the_deadline_and_then_nothing() {
     let begun = Instant::now();
     assert!(world.fleet.get(chunk(41).id()).await.is_err());
     assert!(begun.elapsed() < Duration::from_millis(1), "nodes are left alone");
-    assert!(world.nodes.calls() <= before + 1);
+    assert!(world.nodes.calls() <= before + 5, "each node is tried at most once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -144,6 +144,7 @@ pub(crate) async fn warm(args: &ImageArgs) -> Result<ExitCode> {
         }
     };
     let report = each(args, &target.manifest, "warming", act).await?;
+    fleet.settle().await;
     outcome(args, &report)
 }
 
