@@ -92,6 +92,7 @@ fn panel(
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18).into_font())
         .margin(12)
+        .margin_right(28)
         .x_label_area_size(30)
         .y_label_area_size(70)
         .build_cartesian_2d(0.0..outcome.scenario.run.duration_s, 0.0..top)?;

@@ -241,7 +241,8 @@ fn what_is_no_scenario_is_named() {
 #[test]
 fn the_documented_scenarios_are_scenarios() {
     let page = include_str!("../../../docs/capacity.md");
-    let blocks: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let blocks: Vec<&str> =
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(!blocks.is_empty());
     for block in blocks {
         let scenario: Scenario = toml::from_str(block).unwrap();
