@@ -9,6 +9,7 @@ pub mod policy;
 pub mod prefetch;
 pub mod prometheus;
 pub mod read_path;
+pub mod simulate;
 pub mod size;
 pub mod ssd;
 pub mod tier;

@@ -7,10 +7,12 @@
 mod lru;
 mod lru_k;
 mod s3_fifo;
+mod sieve;
 
 pub use lru::Lru;
 pub use lru_k::LruK;
 pub use s3_fifo::S3Fifo;
+pub use sieve::Sieve;
 
 use image_format::ids::ChunkId;
 use serde::{Deserialize, Serialize};
@@ -55,9 +57,14 @@ pub enum PolicyKind {
     /// S3-FIFO: a small queue filters one-hit wonders (SOSP'23).
     #[default]
     S3Fifo,
+    /// SIEVE: one queue and a hand that spares what was hit (NSDI'24).
+    Sieve,
 }
 
 impl PolicyKind {
+    /// Every kind, in the order of their age.
+    pub const ALL: [Self; 4] = [Self::Lru, Self::LruK, Self::S3Fifo, Self::Sieve];
+
     /// A policy of this kind for a tier of `capacity` bytes.
     #[must_use]
     pub fn build(self, capacity: u64) -> Box<dyn Policy> {
@@ -65,6 +72,7 @@ impl PolicyKind {
             Self::Lru => Box::new(Lru::new()),
             Self::LruK => Box::new(LruK::new(capacity)),
             Self::S3Fifo => Box::new(S3Fifo::new(capacity)),
+            Self::Sieve => Box::new(Sieve::new()),
         }
     }
 }

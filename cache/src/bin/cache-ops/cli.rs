@@ -59,6 +59,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  cache-ops bench --seconds 10 --concurrency 4\n  cache-ops bench --chunks 2000 --size 512K --json"
     )]
     Bench(BenchArgs),
+    /// Simulate a fleet: hit rates, the store's load, starts; what an emptied cache or a lost zone does
+    #[command(
+        after_help = "Examples:\n  cache-ops simulate --print-scenario > region.toml\n  cache-ops simulate --scenario region.toml --node-bytes 2G\n  cache-ops simulate --scenario region.toml --wipe-at 80 --plot wiped.svg\n  cache-ops simulate --trace invocations.csv --copies 100 --json"
+    )]
+    Simulate(cache::simulate::SimulateArgs),
     /// Print shell completions
     #[command(after_help = "Examples:\n  cache-ops completions bash > /etc/bash_completion.d/cache-ops")]
     Completions {

@@ -10,9 +10,11 @@ mod drain;
 mod image;
 mod ring;
 mod scrub;
+mod simulate;
 mod status;
 
 use anyhow::{Context, Result};
+use cache::simulate::ArgsError;
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
 use fleet::settings::L2Error;
@@ -61,7 +63,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if let Some(failed) = cause.downcast_ref::<Failed>() {
             return failed.code;
         }
-        if cause.is::<SettingsError>() || cause.is::<L2Error>() {
+        if cause.is::<SettingsError>() || cause.is::<L2Error>() || cause.is::<ArgsError>() {
             return 2;
         }
         if let Some(error) = cause.downcast_ref::<CatalogError>() {
@@ -94,6 +96,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Drain(args) => drain::run(&args).await,
         Command::Scrub(args) => scrub::run(&args).await,
         Command::Bench(args) => bench::run(&args).await,
+        Command::Simulate(args) => simulate::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "cache-ops", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
