@@ -45,7 +45,7 @@ pub struct WorkerArgs {
     /// Fetch only what is demanded, no neighbours
     #[arg(long, env = "LANTERN_NO_PREFETCH")]
     pub no_prefetch: bool,
-    /// Instances that may be starting at the same time; more are refused at once [default: 64]
+    /// Instances that may be starting at the same time; more are refused at once [default: 16]
     #[arg(long, env = "LANTERN_MAX_STARTS", value_name = "N")]
     pub max_starts: Option<usize>,
     /// Requests to the store at the same time [default: 64]
@@ -165,9 +165,10 @@ pub struct WorkerSettings {
     pub fuse_deadline: Duration,
 }
 
-/// Starts at the same time where nothing is said: a start keeps a processor busy for a good
-/// part of a second, so more would only make all of them slower.
-const DEFAULT_MAX_STARTS: usize = 64;
+/// Starts at the same time where nothing is said. With all caches empty, what all workers'
+/// starts ask for at once must come within the chunk deadline (docs/capacity.md): 16 suits
+/// some hundred workers on one S3 prefix.
+const DEFAULT_MAX_STARTS: usize = 16;
 
 impl WorkerArgs {
     /// Where things are kept, from flags and file.

@@ -33,7 +33,7 @@ async fn fill<E: Engine>(engine: &E, from: u64, to: u64) -> Times {
         let begun = Instant::now();
         engine.put(id, bytes);
         times.push(begun.elapsed());
-        if n % PACE == 0 {
+        if n.is_multiple_of(PACE) {
             engine.settle().await;
         }
     }
@@ -97,7 +97,7 @@ async fn gets_from_ssd<E: Engine>(
 ) -> Result<Times> {
     let mut times = Times::default();
     for at in 0..count {
-        if at % 16 == 0 {
+        if at.is_multiple_of(16) {
             between()?;
         }
         let n = numbers.below(FILL);
@@ -125,7 +125,7 @@ pub(crate) async fn zipf<E: Engine>(engine: E) -> Result<()> {
         let (mut hits, mut in_memory) = (0_u64, 0_u64);
         for request in 0..REQUESTS {
             let base = zipf.draw(&mut numbers);
-            let scan = if storm && request % 2500 == 0 { 1500 } else { 0 };
+            let scan = if storm && request.is_multiple_of(2500) { 1500 } else { 0 };
             for (n, counts) in (scanned..scanned + scan).map(|n| (n, false)).chain([(base, true)]) {
                 match engine.get(id(n)).await? {
                     Some((_, level)) => {
@@ -136,7 +136,7 @@ pub(crate) async fn zipf<E: Engine>(engine: E) -> Result<()> {
                         let (id, bytes) = record(n);
                         engine.put(id, bytes);
                         put += 1;
-                        if put % PACE == 0 {
+                        if put.is_multiple_of(PACE) {
                             engine.settle().await;
                         }
                     }
@@ -190,7 +190,7 @@ pub(crate) async fn endless<E: Engine>(engine: E) -> Result<()> {
     for n in 0.. {
         let (id, bytes) = record(n);
         engine.put(id, bytes);
-        if n % PACE == 0 {
+        if n.is_multiple_of(PACE) {
             engine.settle().await;
             println!("{n}");
             std::io::stdout().flush()?;
@@ -249,7 +249,7 @@ impl Outcomes {
     async fn put<E: Engine>(&mut self, engine: &Arc<E>, n: u64) {
         let (shared, (id, bytes)) = (Arc::clone(engine), record(n));
         self.of(async move { shared.put(id, bytes) }).await;
-        if n % PACE == 0 {
+        if n.is_multiple_of(PACE) {
             let shared = Arc::clone(engine);
             self.of(async move { shared.settle().await }).await;
         }
@@ -263,7 +263,7 @@ pub(crate) async fn full<E: Engine>(engine: E, ballast: &Path, panics: &AtomicU6
     let (mut failed, mut wrong, mut hits, mut asked) = (0_u64, 0_u64, 0_u64, 0_u64);
     for n in 0..FULL_PUTS {
         outcomes.put(&engine, n).await;
-        if n % PACE != 0 {
+        if !n.is_multiple_of(PACE) {
             continue;
         }
         // of the latest 512: 64 MiB, which the disk has room for

@@ -22,6 +22,11 @@ use tokio::time::Instant;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
+/// A flight whose turn at the origin comes when less than this part of its deadline is left
+/// does not ask any more: under overload the answers would all come too late, and the turns
+/// that they take would make others late.
+const LEAST_SHARE: u32 = 20;
+
 /// Fetches of one chunk whose bytes came wrong from the origin before that is final: a
 /// flipped bit on the way is cured by asking again, a damaged object is not.
 const WRONG_BYTES_LIMIT: u32 = 2;
@@ -223,6 +228,10 @@ impl Inner {
         let Ok(_permits) = tokio::time::timeout_at(end, self.origin_turn(cause, demanded)).await else {
             return Err(late(&said));
         };
+        // asked with hardly any time left the store would work for nothing
+        if end.saturating_duration_since(Instant::now()) < deadline / LEAST_SHARE {
+            return Err(late(&said));
+        }
         if cargo.closed.load(Ordering::Relaxed) && self.give_up(&wanted.id, demanded) {
             return Err(failed(wanted, ErrorKind::Unavailable, "the image was closed"));
         }
