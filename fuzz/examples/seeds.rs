@@ -3,9 +3,9 @@
 //! from valid inputs without building this.
 
 use flate2::write::GzEncoder;
+use flattener::layer::Digest;
 use fleet::stripe::Code;
 use fleet::wire::{ShardHeader, ShardRecord};
-use flattener::layer::Digest;
 use fuzz::tar::Archive;
 use fuzz::{reference_name, root, salt, tenant, tenant_key};
 use image_format::ids::{ChunkId, ImageDigest, ImageId};
@@ -270,7 +270,10 @@ fn remote_cache() -> Result {
             "[[node]]\nname = \"a\"\naddress = \"10.0.0.1:7400\"\nzone = \"z1\"\nweight = 2\n\n\
              [[node]]\nname = \"b\"\naddress = \"[::1]:7400\"\nzone = \"z2\"\n",
         ),
-        ("inline", "node = [{ address = 'cache-0.cache:7400' }, { address = 'cache-1.cache:7400', weight = 100 }]"),
+        (
+            "inline",
+            "node = [{ address = 'cache-0.cache:7400' }, { address = 'cache-1.cache:7400', weight = 100 }]",
+        ),
     ] {
         write("members", name, text.as_bytes())?;
     }
