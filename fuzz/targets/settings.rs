@@ -3,7 +3,8 @@
 
 #![no_main]
 
-use blockd::config::{ConfigFile, WorkerArgs, size};
+use blockd::config::{ConfigFile, WorkerArgs};
+use cache::size::size;
 use fuzz::files::MemoryFile;
 use libfuzzer_sys::fuzz_target;
 use origin::keyring::Keyring;
