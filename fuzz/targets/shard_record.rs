@@ -9,7 +9,9 @@ use image_format::ids::ChunkId;
 use libfuzzer_sys::fuzz_target;
 
 fn check(id: &ChunkId, bytes: &Bytes) {
+    let parsed = ShardRecord::parse(bytes);
     let Ok(record) = ShardRecord::decode(id, bytes) else { return };
+    assert_eq!(parsed.as_ref(), Ok(&record));
     assert_eq!(record.to_bytes(id), bytes);
     assert_eq!(ShardRecord::decode(&ChunkId::of(id.as_bytes()), bytes), Err(WireError::Checksum));
 }

@@ -70,7 +70,15 @@ impl Drop for Writer {
     }
 }
 
+/// How much less of a processor the thread gets than those that answer: it must not run in
+/// place of the very request that woke it.
+const NICENESS: i32 = 10;
+
 fn run(shared: &Shared, orders: &Receiver<Order>) {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), NICENESS) {
+        tracing::debug!(%error, "the writer of the ssd files runs at ordinary priority");
+    }
     for order in orders {
         match order {
             Order::Write(id, bytes) => write(shared, &id, &bytes),
