@@ -65,6 +65,9 @@ const HELLO: Duration = Duration::from_secs(5);
 /// Flow-control windows in bytes: bodies of a few records at a time.
 const STREAM_WINDOW: u32 = 512 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
+/// A record arrives in one frame: eight frames of the usual 16 KiB cost as many times the
+/// bookkeeping.
+const MAX_FRAME: u32 = 256 << 10;
 /// Largest header list in bytes.
 const MAX_HEADERS: u32 = 8 << 10;
 
@@ -253,6 +256,7 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(MAX_HEADERS)
         .keep_alive_interval(Duration::from_secs(20))

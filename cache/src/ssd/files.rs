@@ -98,7 +98,7 @@ pub struct SsdFiles {
 
 impl SsdFiles {
     /// Opens the directory and finds what earlier processes left, whatever ended them. Blocks
-    /// for one walk over it (about 2 µs a file).
+    /// for one walk over it (3 µs a file, 19 µs where the kernel has to read it).
     ///
     /// # Errors
     /// [`SsdError`] if another process has it or the directory cannot be used.
@@ -134,7 +134,8 @@ impl SsdFiles {
         held
     }
 
-    /// A file's bytes if the kernel has them in memory. Never waits for the disk.
+    /// A file's bytes if the kernel has them in memory. Waits for the disk at most for the
+    /// file's inode.
     #[must_use]
     pub fn read_cached(&self, id: &ChunkId) -> Option<Bytes> {
         self.shared.disk.read_cached(id)
