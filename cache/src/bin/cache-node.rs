@@ -91,7 +91,7 @@ struct ServeArgs {
     /// Requests at the same time; more are refused at once [default: 1024]
     #[arg(long, env = "LANTERN_NODE_MAX_REQUESTS", value_name = "N")]
     max_requests: Option<usize>,
-    /// Settings file with a [node] table [default: /etc/lantern/lantern.toml if it exists]
+    /// Settings file with a table node [default: /etc/lantern/lantern.toml if it exists]
     #[arg(long, env = "LANTERN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
