@@ -434,13 +434,16 @@ async fn privileged_emptied_caches_recover_under_starts() {
         let of = |source: usize| sources[source]["hits"].as_u64().unwrap() as f64;
         (of(2), of(3), status)
     };
-    let (l2, origin, _) = hits();
-    assert_eq!(starts_once(&site), Some(0));
-    let (l2, origin, status) = {
-        let (now, then, status) = hits();
-        (now - l2, then - origin, status)
-    };
-    assert!(l2 / (l2 + origin) >= 0.99, "{l2} from the fleet, {origin} from the store: {status}");
+    // the first pass may be the one that fills the fleet again; soon one finds everything there
+    let (mut shares, mut status) = (Vec::new(), Value::Null);
+    while shares.last().is_none_or(|&share| share < 0.99) {
+        assert!(shares.len() < 4, "the fleet does not recover: {shares:?}, {status}");
+        let (l2_before, origin_before, _) = hits();
+        assert_eq!(starts_once(&site), Some(0));
+        let (l2, origin, now) = hits();
+        shares.push((l2 - l2_before) / (l2 - l2_before + origin - origin_before));
+        status = now;
+    }
     assert_eq!(status["starts_refused"].as_u64(), Some(refused));
     drop(daemon);
     assert!(site.world.residue().is_empty());
