@@ -4,6 +4,7 @@ use flattener::commands::export::ExportError;
 use flattener::fetch::FetchError;
 use flattener::oci::{ReferenceError, SourceError};
 use flattener::push::PushError;
+use fleet::settings::L2Error;
 use image_format::names::NameError;
 use origin::catalog::CatalogError;
 use origin::settings::SettingsError;
@@ -12,7 +13,9 @@ use std::process::ExitCode;
 
 /// The exit code of a failed command.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
-    if error.chain().any(|e| e.is::<SettingsError>() || e.is::<NameError>() || e.is::<ReferenceError>()) {
+    if error.chain().any(|e| {
+        e.is::<SettingsError>() || e.is::<L2Error>() || e.is::<NameError>() || e.is::<ReferenceError>()
+    }) {
         return ExitCode::from(2);
     }
     let kind = error.chain().find_map(kind_of).unwrap_or(ErrorKind::Internal);

@@ -15,7 +15,7 @@ use flattener::pipeline::StoreSettings as StageSettings;
 use flattener::progress::Progress;
 use flattener::push::{self, PushSettings};
 use fleet::client::Fleet;
-use fleet::settings::{Following, L2Table};
+use fleet::settings::{Following, L2Error, L2Table};
 use image_format::manifest::Manifest;
 use image_format::names::ImageName;
 use image_format::seal::Salt;
@@ -178,7 +178,7 @@ async fn push_image(args: PushArgs, json: bool, progress: &Progress) -> Result<(
 async fn open_fleet(args: &PushArgs) -> Result<(Fleet, Following)> {
     let file: ConfigFile = settings::read_config(args.store.config.as_deref())?;
     let settings = args.l2.clone().resolve(file.l2)?;
-    let settings = settings.context("--prime needs the remote cache: pass --l2, or set LANTERN_L2")?;
+    let settings = settings.ok_or(L2Error::Missing)?;
     Ok(settings.open().await?)
 }
 

@@ -79,6 +79,9 @@ pub struct L2Settings {
 /// Settings of the fleet that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum L2Error {
+    /// A command that needs the fleet was given none.
+    #[error("no remote cache: pass --l2, or set LANTERN_L2")]
+    Missing,
     /// The list of nodes.
     #[error(transparent)]
     Membership(#[from] MembershipError),

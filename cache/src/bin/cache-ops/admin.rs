@@ -2,11 +2,11 @@
 
 use crate::cli::FleetArgs;
 use crate::failed;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fleet::client::Fleet;
 use fleet::members::{Members, Node};
 use fleet::ring::{Ring, RingSettings};
-use fleet::settings::{L2Args, L2Settings, L2Table};
+use fleet::settings::{L2Args, L2Error, L2Settings, L2Table};
 use fleet::transport::{CallError, CallKind, HttpTransport};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
@@ -32,7 +32,7 @@ struct ConfigFile {
 pub(crate) fn settings(l2: &L2Args, config: Option<&Path>) -> Result<L2Settings> {
     let file: ConfigFile = origin::settings::read_config(config)?;
     let settings = l2.clone().resolve(file.l2)?;
-    settings.ok_or_else(|| failed(2, "no fleet: pass --l2, or set LANTERN_L2"))
+    Ok(settings.ok_or(L2Error::Missing)?)
 }
 
 /// The fleet's nodes and a way to speak to them.
@@ -46,7 +46,7 @@ pub(crate) struct Admin {
 impl Admin {
     pub(crate) async fn open(args: &FleetArgs) -> Result<Self> {
         let settings = settings(&args.l2, args.config.as_deref())?;
-        let members = settings.membership.members().await.context("the fleet's nodes")?;
+        let members = settings.membership.members().await.map_err(L2Error::from)?;
         let transport = Arc::new(HttpTransport::new(settings.transport.clone()));
         Ok(Self { settings, members, transport })
     }
