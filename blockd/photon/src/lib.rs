@@ -4,5 +4,7 @@
 pub mod function;
 pub mod image_config;
 pub mod invocation;
+pub mod logs;
 pub mod rootfs;
+pub mod runtime_api;
 pub mod sandbox;

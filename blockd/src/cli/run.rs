@@ -156,6 +156,7 @@ impl RunArgs {
             cpu_millis: self.cpus,
             pids: self.pids.map(i64::from),
             terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
+            ..Request::default()
         })
     }
 

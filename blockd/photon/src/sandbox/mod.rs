@@ -6,12 +6,20 @@
 
 mod bundle;
 mod cgroup;
+mod network;
+mod place;
+mod pool;
 mod run;
+mod running;
 mod sys;
 mod user;
 
-pub use bundle::{Mount, MountKind, Network, Request};
+pub use bundle::{Mount, MountKind, Network, PRIVATE_TMP_HOME, Request};
+pub use cgroup::Usage;
+pub use network::Bridge;
+pub use pool::{LOG_ADDRESS, Pool, PoolSettings, RUNTIME_API, Shell};
 pub use run::{Outcome, Settings, Signals, clear_orphans, run};
+pub use running::{FUNCTION_USER, Observer, Output, Running};
 pub use user::Identity;
 
 use std::io;

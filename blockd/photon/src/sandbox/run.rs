@@ -1,29 +1,20 @@
 //! Running a sandbox in the foreground and clearing up after it, or after a dead worker.
-//!
-//! The overlay over a read-only image exists so that the runtime can make mount points in
-//! images that lack them; the sandbox itself sees a read-only root.
 
 use super::bundle::{self, Request};
 use super::cgroup::Cgroups;
+use super::place::{Place, is_orphan};
 use super::{Identity, SandboxError, sys};
 use crate::image_config::ImageConfig;
 use crate::rootfs::RootFs;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc};
-
-/// Sandbox ids begin with this, the worker's process id and a dash.
-const PREFIX: &str = "lantern-";
 
 /// How sandboxes are run on this host.
 #[derive(Debug, Clone)]
@@ -53,97 +44,7 @@ pub struct Outcome {
     pub total: Duration,
 }
 
-/// Everything on disk and in the kernel that one sandbox needs; undone by [`Place::clear`].
-#[derive(Debug)]
-struct Place {
-    id: String,
-    directory: PathBuf,
-    root: PathBuf,
-    overlay: bool,
-}
-
-static SEQUENCE: AtomicU32 = AtomicU32::new(0);
-
-fn make_directory(path: &Path) -> Result<(), SandboxError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(SandboxError::io("make directory", path))
-}
-
-impl Place {
-    fn make(rootfs: &dyn RootFs, settings: &Settings) -> Result<Self, SandboxError> {
-        let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{PREFIX}{}-{sequence}", std::process::id());
-        let directory = settings.run_dir.join("sandboxes").join(&id);
-        make_directory(&directory)?;
-        make_directory(&settings.run_dir.join("runtime"))?;
-        let overlay = !rootfs.is_writable();
-        let root = if overlay { directory.join("root") } else { rootfs.directory().to_path_buf() };
-        let place = Self { id, directory, root, overlay };
-        if overlay && let Err(error) = place.mount_overlay(rootfs.directory()) {
-            place.clear();
-            return Err(error);
-        }
-        Ok(place)
-    }
-
-    fn mount_overlay(&self, lower: &Path) -> Result<(), SandboxError> {
-        for name in ["root", "scratch"] {
-            make_directory(&self.directory.join(name))?;
-        }
-        // its own tmpfs: an overlay's upper directory must not lie on an overlay
-        let scratch = self.directory.join("scratch");
-        mount("tmpfs", &scratch, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, Some(c"mode=700,size=1m"))
-            .map_err(io::Error::from)
-            .map_err(SandboxError::io("mount a tmpfs at", &scratch))?;
-        for name in ["upper", "work"] {
-            make_directory(&scratch.join(name))?;
-        }
-        let upper = scratch.join("upper");
-        let root_mode = fs::metadata(lower).map_err(SandboxError::io("stat", lower))?.permissions();
-        fs::set_permissions(&upper, root_mode).map_err(SandboxError::io("set the mode of", &upper))?;
-        let escaped = lower.display().to_string().replace('\\', "\\\\").replace([':', ','], "\\:");
-        let options = format!(
-            "lowerdir={escaped},upperdir={},workdir={}",
-            upper.display(),
-            scratch.join("work").display()
-        );
-        let options = CString::new(options)
-            .map_err(|_| SandboxError::Request("the run directory's path contains a NUL byte".into()))?;
-        mount("overlay", &self.root, "overlay", MountFlags::NODEV, Some(options.as_c_str()))
-            .map_err(io::Error::from)
-            .map_err(SandboxError::io("mount an overlay at", &self.root))
-    }
-
-    /// Unmounts and removes; what cannot be undone is logged and found by the next start.
-    fn clear(&self) {
-        if self.overlay {
-            for name in ["root", "scratch"] {
-                let path = self.directory.join(name);
-                let _ = unmount(&path, UnmountFlags::DETACH);
-            }
-        }
-        if let Err(error) = remove_unmounted(&self.directory) {
-            tracing::warn!(sandbox = %self.id, %error, "sandbox directory could not be removed");
-        }
-    }
-}
-
-/// Removes a sandbox directory without crossing into anything still mounted below it.
-fn remove_unmounted(directory: &Path) -> io::Result<()> {
-    for name in ["root", "scratch"] {
-        match fs::remove_dir(directory.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    let _ = fs::remove_file(directory.join("config.json"));
-    fs::remove_dir(directory)
-}
-
-fn runtime_command(settings: &Settings) -> Command {
+pub(super) fn runtime_command(settings: &Settings) -> Command {
     let mut command = Command::new(&settings.runtime);
     command.arg("--root").arg(settings.run_dir.join("runtime"));
     if Path::new(&settings.runtime).file_name().is_some_and(|name| name == "crun") {
@@ -173,15 +74,17 @@ pub async fn run(
     let config = ImageConfig::parse(rootfs.config()).map_err(SandboxError::Config)?;
     let user = request.user.as_deref().unwrap_or(&config.user);
     let identity = Identity::find(rootfs.directory(), user)?;
-    let place = Place::make(rootfs, settings)?;
-    let groups = match Cgroups::make(&place.id, request) {
-        Ok(groups) => groups,
+    let place = Place::make(&settings.run_dir)?;
+    let groups = Cgroups::make(&place.id);
+    let root = match groups.limit(request).and_then(|()| mounted(&place, rootfs)) {
+        Ok(root) => root,
         Err(error) => {
+            groups.clear();
             place.clear();
             return Err(error);
         }
     };
-    let started = start(request, &config, &identity, &place, &groups, rootfs, settings);
+    let started = start(request, &config, &identity, (&place, &root), &groups, rootfs, settings);
     let outcome = match started {
         Ok(child) => supervise(child, &place, settings, &mut signals, asked).await,
         Err(error) => Err(error),
@@ -195,17 +98,27 @@ pub async fn run(
     outcome
 }
 
+/// The root to run on: the image's own if it is writable, else an overlay over it.
+fn mounted(place: &Place, rootfs: &dyn RootFs) -> Result<PathBuf, SandboxError> {
+    if rootfs.is_writable() {
+        return Ok(rootfs.directory().to_path_buf());
+    }
+    place.mount_scratch()?;
+    place.mount_root(rootfs.directory(), false)?;
+    Ok(place.root.clone())
+}
+
 fn start(
     request: &Request,
     config: &ImageConfig,
     identity: &Identity,
-    place: &Place,
+    (place, root): (&Place, &Path),
     groups: &Cgroups,
     rootfs: &dyn RootFs,
     settings: &Settings,
 ) -> Result<Child, SandboxError> {
     let read_only = !rootfs.is_writable();
-    let spec = bundle::spec(&place.id, &place.root, read_only, config, request, identity)?;
+    let spec = bundle::spec(&place.id, root, read_only, config, request, identity)?;
     let path = place.directory.join("config.json");
     fs::write(&path, spec.to_string()).map_err(SandboxError::io("write", &path))?;
     let mut command = runtime_command(settings);
@@ -329,18 +242,8 @@ pub async fn clear_orphans(settings: &Settings) -> Result<Vec<String>, SandboxEr
             tracing::warn!(sandbox = %id, %error, "the runtime could not delete an orphan");
         }
         Cgroups::find(&id).clear();
-        let place = Place { id: id.clone(), directory: entry.path(), root: PathBuf::new(), overlay: true };
-        place.clear();
+        Place::of_orphan(id.clone(), entry.path()).clear();
         cleared.push(id);
     }
     Ok(cleared)
-}
-
-/// Whether the worker that made this sandbox is gone.
-fn is_orphan(id: &str) -> bool {
-    let worker = id.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-    worker
-        .and_then(|pid| pid.parse::<i32>().ok())
-        .and_then(rustix::process::Pid::from_raw)
-        .is_some_and(|pid| rustix::process::test_kill_process(pid).is_err())
 }

@@ -1,9 +1,11 @@
-//! The unsafe calls of this crate: code that runs between fork and exec.
+//! The unsafe calls of this crate: code that runs between fork and exec, and the network
+//! namespace of a thread.
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use tokio::process::Command;
 
@@ -44,5 +46,44 @@ pub(super) fn hide_hybrid(command: &mut Command) {
     // SAFETY: as in `join`: three system calls on constant strings.
     unsafe {
         command.pre_exec(hide);
+    }
+}
+
+/// Moves the calling thread into a new network namespace.
+pub(super) fn unshare_network() -> io::Result<()> {
+    // SAFETY: what is unshared is the network namespace only, which no memory depends on; the
+    // caller's thread ends after its work.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET)? };
+    Ok(())
+}
+
+/// `struct ifreq` of netdevice(7), as far as flags need it.
+#[repr(C)]
+struct InterfaceFlags {
+    name: [libc::c_char; libc::IFNAMSIZ],
+    flags: libc::c_short,
+    rest: [u8; 22],
+}
+
+/// Brings `lo` up in the calling thread's network namespace.
+pub(super) fn bring_loopback_up() -> io::Result<()> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    let up = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("flags of 1 and 64 fit");
+    let mut request = InterfaceFlags { name: [0; libc::IFNAMSIZ], flags: up, rest: [0; 22] };
+    for (to, from) in request.name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = libc::c_char::try_from(*from).expect("ASCII");
+    }
+    // SAFETY: the descriptor is open, and the kernel reads a `struct ifreq` of 40 bytes, which
+    // `request` is, and keeps no pointer to it.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes the command run in a network namespace.
+pub(super) fn enter(command: &mut std::process::Command, namespace: OwnedFd) {
+    let enter = move || Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?);
+    // SAFETY: as in `join`: one system call on a descriptor that was opened before.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(command, enter);
     }
 }

@@ -1,0 +1,226 @@
+//! What functions print: by invocation, in memory, bounded.
+//!
+//! Invariants: a function's lines take at most [`MOST_BYTES`], an invocation's tail at most
+//! [`TAIL_BYTES`]; the oldest go first; a line never belongs to two invocations.
+
+use crate::invocation::{LogLine, RequestId};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::sync::Notify;
+
+/// Bytes of lines kept for one function.
+const MOST_BYTES: usize = 1 << 20;
+/// Bytes of an invocation's log that its caller may see (`X-Amz-Log-Result`).
+pub const TAIL_BYTES: usize = 4096;
+/// A longer line is cut into several.
+const MOST_LINE_BYTES: usize = 256 * 1024;
+/// What a line costs besides its text, about.
+const LINE_OVERHEAD: usize = 128;
+
+/// The lines of one function, newest last.
+#[derive(Debug, Default)]
+pub struct FunctionLog {
+    lines: Mutex<(VecDeque<LogLine>, usize)>,
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl FunctionLog {
+    /// Adds a line, and lets go of the oldest.
+    pub fn add(&self, sandbox: &str, request_id: Option<&RequestId>, text: String) {
+        let line = LogLine {
+            time_ms: now_ms(),
+            request_id: request_id.map(|id| id.as_str().to_string()),
+            sandbox: sandbox.to_string(),
+            text,
+        };
+        let mut guard = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let (lines, bytes) = &mut *guard;
+        *bytes += line.text.len() + LINE_OVERHEAD;
+        lines.push_back(line);
+        while *bytes > MOST_BYTES {
+            let Some(oldest) = lines.pop_front() else { break };
+            *bytes -= oldest.text.len() + LINE_OVERHEAD;
+        }
+    }
+
+    /// The newest lines, oldest first, of at most `most` bytes of text.
+    #[must_use]
+    pub fn newest(&self, most: usize) -> Vec<LogLine> {
+        let guard = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = most;
+        let mut taken: Vec<LogLine> = guard
+            .0
+            .iter()
+            .rev()
+            .take_while(|line| {
+                let fits = line.text.len() <= left;
+                left = left.saturating_sub(line.text.len());
+                fits
+            })
+            .cloned()
+            .collect();
+        taken.reverse();
+        taken
+    }
+}
+
+/// The log of one invocation.
+#[derive(Debug)]
+pub struct InvocationLog {
+    id: RequestId,
+    function: Arc<FunctionLog>,
+    tail: Mutex<VecDeque<u8>>,
+    writers: AtomicUsize,
+    closed: Notify,
+}
+
+/// A connection that writes to an invocation's log.
+#[derive(Debug)]
+pub struct Writer(Arc<InvocationLog>);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.writers.fetch_sub(1, Ordering::AcqRel);
+        self.0.closed.notify_waiters();
+    }
+}
+
+impl InvocationLog {
+    /// An empty one.
+    #[must_use]
+    pub fn new(id: RequestId, function: Arc<FunctionLog>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            function,
+            tail: Mutex::default(),
+            writers: AtomicUsize::new(0),
+            closed: Notify::new(),
+        })
+    }
+
+    /// Adds a line that the sandbox printed.
+    pub fn add(&self, sandbox: &str, text: String) {
+        self.add_tail(&text);
+        self.function.add(sandbox, Some(&self.id), text);
+    }
+
+    /// Adds a line to the invocation's tail only.
+    pub fn add_tail(&self, text: &str) {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend(text.as_bytes());
+        tail.push_back(b'\n');
+        let over = tail.len().saturating_sub(TAIL_BYTES);
+        tail.drain(..over);
+    }
+
+    /// The end of the log.
+    #[must_use]
+    pub fn tail(&self) -> Bytes {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.iter().copied().collect::<Vec<u8>>().into()
+    }
+
+    /// Counts a connection in.
+    #[must_use]
+    pub fn writer(self: &Arc<Self>) -> Writer {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+        Writer(Arc::clone(self))
+    }
+
+    /// Waits until all connections are closed and read, at most `patience`.
+    pub async fn settled(&self, patience: Duration) {
+        let wait = async {
+            loop {
+                let closed = self.closed.notified();
+                if self.writers.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                closed.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, wait).await;
+    }
+}
+
+/// Reads lines until the end; bytes that are not UTF-8 are replaced, long lines cut.
+pub async fn read_lines(from: impl AsyncRead + Unpin, mut line: impl FnMut(String)) {
+    let mut from = BufReader::new(from);
+    let mut kept: Vec<u8> = Vec::new();
+    loop {
+        let Ok(read) = from.fill_buf().await else { break };
+        if read.is_empty() {
+            break;
+        }
+        let end = read.iter().position(|byte| *byte == b'\n');
+        let taken = end.unwrap_or(read.len()).min(MOST_LINE_BYTES - kept.len());
+        kept.extend_from_slice(&read[..taken]);
+        let whole = end == Some(taken);
+        from.consume(taken + usize::from(whole));
+        if whole || kept.len() >= MOST_LINE_BYTES {
+            line(String::from_utf8_lossy(&kept).trim_end_matches('\r').to_string());
+            kept.clear();
+        }
+    }
+    if !kept.is_empty() {
+        line(String::from_utf8_lossy(&kept).into_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_lines_go_first() {
+        let log = FunctionLog::default();
+        for n in 0..100 {
+            log.add("s", None, format!("{n:03}{}", "x".repeat(32 * 1024)));
+        }
+        let kept = log.newest(usize::MAX);
+        assert!(kept.len() < 33 && kept.last().unwrap().text.starts_with("099"));
+        assert_eq!(log.newest(40_000).len(), 1);
+    }
+
+    #[test]
+    fn a_tail_is_the_end() {
+        let log = InvocationLog::new(RequestId::new(), Arc::default());
+        log.add("s", "a".repeat(5000));
+        log.add("s", "end".into());
+        assert_eq!(log.tail().len(), TAIL_BYTES);
+        assert!(log.tail().ends_with(b"a\nend\n"));
+        assert_eq!(log.function.newest(1 << 20).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn lines_are_cut_and_odd_bytes_replaced() {
+        let mut lines = Vec::new();
+        let mut input = b"one\r\n\nt\xffo\n".to_vec();
+        input.extend(vec![b'y'; MOST_LINE_BYTES + 5]);
+        read_lines(&input[..], |line| lines.push(line)).await;
+        assert_eq!(&lines[..3], ["one", "", "t\u{fffd}o"]);
+        assert_eq!((lines[3].len(), lines[4].as_str()), (MOST_LINE_BYTES, "yyyyy"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_settles_when_its_writers_are_gone() {
+        let log = InvocationLog::new(RequestId::new(), Arc::default());
+        let writer = log.writer();
+        let begun = tokio::time::Instant::now();
+        log.settled(Duration::from_secs(1)).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(1), "patience is bounded");
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            drop(writer);
+        });
+        log.settled(Duration::from_secs(1)).await;
+        assert_eq!(begun.elapsed(), Duration::from_millis(1005));
+    }
+}

@@ -1,0 +1,8 @@
+//! The Lambda Runtime API (2018-06-01) inside each sandbox, and what Lantern adds to it: a
+//! log per invocation and the shared object store (docs/runtimes.md).
+
+mod server;
+mod slots;
+
+pub use server::{Api, ApiSettings, Initialisation};
+pub use slots::{Answer, AnswerError, Progress, Slots, Stop, Task};

@@ -1,0 +1,342 @@
+//! Serves one sandbox: HTTP on the Runtime API's listener, raw text on the logs' listener.
+//!
+//! Whoever connects is inside the sandbox, and everything they send may be hostile.
+//!
+//! Invariants: connections, headers and bodies are bounded; a body is read only under an id
+//! that is in flight here; what one sandbox does costs no other sandbox anything.
+
+use super::slots::{Answer, AnswerError, Slots, Task};
+use crate::logs::read_lines;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// Header by which a runtime says that a process of this id takes the invocation and that
+/// ending the process ends just that invocation.
+const PROCESS_HEADER: &str = "lantern-photon-pid";
+/// How long a header, or the first line of a log, may take to come.
+const HEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long open log connections may keep an answer.
+const LOG_PATIENCE: Duration = Duration::from_millis(100);
+/// How long an invocation whose process closed its connection may still be answered: the
+/// runtime knows better what happened.
+const CRASH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Limits of one sandbox's connections.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// Largest answer in bytes; as on AWS, 6 MiB.
+    pub most_response_bytes: usize,
+    /// Most connections at once, of each kind.
+    pub most_connections: usize,
+    /// ARN told to runtimes.
+    pub function_arn: String,
+}
+
+/// Whether a sandbox's runtime came up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Initialisation {
+    /// Nothing heard yet.
+    Pending,
+    /// It asked for its first invocation.
+    Done,
+    /// It said what went wrong; JSON with `errorMessage` and `errorType`.
+    Failed(Bytes),
+}
+
+/// The API of one sandbox.
+#[derive(Debug)]
+pub struct Api {
+    sandbox: Arc<str>,
+    slots: Arc<Slots>,
+    settings: ApiSettings,
+    initialised: watch::Sender<Initialisation>,
+}
+
+/// What is known of one connection.
+#[derive(Debug, Clone, Default)]
+struct Connection {
+    /// The invocation that was last given to it, if a process of its own took it.
+    given: Arc<Mutex<Option<crate::invocation::RequestId>>>,
+}
+
+type Shared = State<(Arc<Api>, Connection)>;
+
+fn failed(status: StatusCode, kind: &str, message: &str) -> Response {
+    (status, axum::Json(json!({"errorType": kind, "errorMessage": message}))).into_response()
+}
+
+fn refused(error: AnswerError) -> Response {
+    match error {
+        AnswerError::Late => failed(StatusCode::GONE, "InvocationExpired", &error.to_string()),
+        AnswerError::Unknown => failed(StatusCode::BAD_REQUEST, "InvalidRequestID", &error.to_string()),
+    }
+}
+
+fn accepted() -> Response {
+    (StatusCode::ACCEPTED, axum::Json(json!({"status": "OK"}))).into_response()
+}
+
+fn too_large(limit: usize) -> Response {
+    let message = format!("the body is larger than the {limit} bytes allowed");
+    failed(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &message)
+}
+
+/// The invocation as `next` answers it.
+fn to_response(task: &Task, arn: &str) -> Response {
+    let deadline = task.deadline_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().to_string();
+    let invocation = &task.invocation;
+    let mut response = Response::new(Body::from(invocation.payload.clone()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut set = |name: &'static str, value: Option<&str>| {
+        // a value that cannot be a header is the caller's; the front door checks what it lets in
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    set("lambda-runtime-aws-request-id", Some(invocation.request_id.as_str()));
+    set("lambda-runtime-deadline-ms", Some(&deadline));
+    set("lambda-runtime-invoked-function-arn", Some(arn));
+    set("lambda-runtime-trace-id", invocation.trace_id.as_deref());
+    set("lambda-runtime-client-context", invocation.client_context.as_deref());
+    response
+}
+
+async fn next(State((api, connection)): Shared, headers: HeaderMap) -> Response {
+    api.initialised.send_if_modified(|state| {
+        let first = *state == Initialisation::Pending;
+        if first {
+            *state = Initialisation::Done;
+        }
+        first
+    });
+    let process = headers.get(PROCESS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let process = process.filter(|pid: &i32| *pid > 1);
+    let Some(delivery) = api.slots.next(process, None).await else {
+        return failed(StatusCode::GONE, "SandboxEnded", "this sandbox has ended");
+    };
+    let task = delivery.take();
+    if process.is_some() {
+        let mut given = connection.given.lock().unwrap_or_else(PoisonError::into_inner);
+        *given = Some(task.invocation.request_id.clone());
+    }
+    to_response(&task, &api.settings.function_arn)
+}
+
+/// The body and the error that its trailers report, if any.
+async fn body_of(request: Request<Body>, limit: usize) -> Result<(Bytes, Option<String>), Response> {
+    let collected = Limited::new(request.into_body(), limit).collect().await;
+    let collected = collected.map_err(|error| {
+        let large = error.is::<http_body_util::LengthLimitError>();
+        if large {
+            return too_large(limit);
+        }
+        failed(StatusCode::BAD_REQUEST, "BadBody", "the body broke off")
+    })?;
+    // a streamed response that fails half way says so behind it
+    let trailers = collected.trailers();
+    let kind = trailers.and_then(|trailers| trailers.get("lambda-runtime-function-error-type"));
+    let kind = kind.and_then(|value| value.to_str().ok()).map(String::from);
+    Ok((collected.to_bytes(), kind))
+}
+
+async fn response(State((api, _)): Shared, Path(id): Path<String>, request: Request<Body>) -> Response {
+    let id = match api.slots.check(&id) {
+        Ok(id) => id,
+        Err(error) => return refused(error),
+    };
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok()).map(String::from);
+    let answer = match body_of(request, api.settings.most_response_bytes).await {
+        Ok((payload, None)) => Answer::Response { payload, content_type },
+        Ok((_, Some(kind))) => {
+            let message = "the function failed while it streamed its response";
+            Answer::Error { payload: json!({"errorType": kind, "errorMessage": message}).to_string().into() }
+        }
+        Err(refusal) => {
+            if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                let message = format!(
+                    "Response payload size exceeded maximum allowed payload size ({} bytes).",
+                    api.settings.most_response_bytes
+                );
+                let payload = json!({"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message});
+                api.finish(&id, Answer::Error { payload: payload.to_string().into() }).await.ok();
+            }
+            return refusal;
+        }
+    };
+    api.finish(&id, answer).await.map_or_else(refused, |()| accepted())
+}
+
+async fn error(State((api, _)): Shared, Path(id): Path<String>, request: Request<Body>) -> Response {
+    let id = match api.slots.check(&id) {
+        Ok(id) => id,
+        Err(error) => return refused(error),
+    };
+    let kind = error_kind(request.headers());
+    let payload = match body_of(request, api.settings.most_response_bytes).await {
+        Ok((payload, _)) => error_payload(payload, kind),
+        Err(refusal) => return refusal,
+    };
+    api.finish(&id, Answer::Error { payload }).await.map_or_else(refused, |()| accepted())
+}
+
+async fn init_error(State((api, _)): Shared, request: Request<Body>) -> Response {
+    let kind = error_kind(request.headers());
+    match body_of(request, api.settings.most_response_bytes).await {
+        Ok((payload, _)) => {
+            api.initialised.send_replace(Initialisation::Failed(error_payload(payload, kind)));
+            accepted()
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+fn error_kind(headers: &HeaderMap) -> Option<String> {
+    let kind = headers.get("lambda-runtime-function-error-type")?;
+    kind.to_str().ok().map(String::from)
+}
+
+/// An error as its caller gets it: the runtime's JSON, or one made of what there is.
+fn error_payload(payload: Bytes, kind: Option<String>) -> Bytes {
+    if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&payload).is_ok() {
+        return payload;
+    }
+    let kind = kind.unwrap_or_else(|| "Unhandled".into());
+    json!({"errorType": kind, "errorMessage": String::from_utf8_lossy(&payload)}).to_string().into()
+}
+
+async fn no_such_path() -> Response {
+    failed(StatusCode::NOT_FOUND, "NotFound", "no such path; this is the Lambda Runtime API 2018-06-01")
+}
+
+impl Api {
+    /// The API of a sandbox whose invocations are in `slots`.
+    #[must_use]
+    pub fn new(sandbox: Arc<str>, slots: Arc<Slots>, settings: ApiSettings) -> Arc<Self> {
+        Arc::new(Self { sandbox, slots, settings, initialised: watch::Sender::new(Initialisation::Pending) })
+    }
+
+    /// Follows the runtime's start.
+    #[must_use]
+    pub fn initialisation(&self) -> watch::Receiver<Initialisation> {
+        self.initialised.subscribe()
+    }
+
+    /// Says that the runtime is up without its own saying so: it speaks HTTP instead.
+    pub fn initialised(&self) {
+        self.initialised.send_replace(Initialisation::Done);
+    }
+
+    /// Ends an invocation once its log is complete.
+    async fn finish(&self, id: &crate::invocation::RequestId, answer: Answer) -> Result<(), AnswerError> {
+        if let Some(log) = self.slots.log_of(id.as_str()) {
+            log.settled(LOG_PATIENCE).await;
+        }
+        self.slots.answer(id, answer)
+    }
+
+    fn router(self: &Arc<Self>, store: &Router, connection: Connection) -> Router {
+        Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
+            .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
+            .route("/2018-06-01/runtime/init/error", post(init_error))
+            .with_state((Arc::clone(self), connection))
+            .merge(store.clone())
+            .fallback(no_such_path)
+    }
+
+    /// Serves the Runtime API, with `store` beside it, until the caller drops it.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, store: Router) {
+        let places = Arc::new(Semaphore::new(self.settings.most_connections));
+        loop {
+            let Some((stream, place)) = accept(&listener, &places).await else { continue };
+            let (api, store) = (Arc::clone(&self), store.clone());
+            tokio::spawn(async move {
+                let connection = Connection::default();
+                let service = TowerToHyperService::new(api.router(&store, connection.clone()));
+                let mut http = hyper::server::conn::http1::Builder::new();
+                http.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).keep_alive(true);
+                // idle runtimes keep connections, and there may be many: small buffers
+                http.max_buf_size(64 * 1024);
+                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+                    tracing::trace!(sandbox = %api.sandbox, %error, "a connection of the sandbox broke off");
+                }
+                drop(place);
+                api.connection_closed(&connection).await;
+            });
+        }
+    }
+
+    /// A photon that had an invocation closed its connection: unless somebody reports what
+    /// happened to it, it is over.
+    async fn connection_closed(&self, connection: &Connection) {
+        let given = connection.given.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(id) = given.filter(|id| self.slots.check(id.as_str()).is_ok()) else { return };
+        tokio::time::sleep(CRASH_PATIENCE).await;
+        let reason = "Runtime exited without providing a reason".into();
+        let _ = self.slots.answer(&id, Answer::Ended { reason });
+    }
+
+    /// Serves the log listener until the caller drops it: a line with an invocation's id, then
+    /// what is logged.
+    pub async fn serve_logs(self: Arc<Self>, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(self.settings.most_connections));
+        loop {
+            let Some((stream, place)) = accept(&listener, &places).await else { continue };
+            let api = Arc::clone(&self);
+            tokio::spawn(async move {
+                api.read_log(stream).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn read_log(&self, stream: TcpStream) {
+        let mut stream = BufReader::new(stream);
+        let mut first = String::new();
+        let mut line = (&mut stream).take(64);
+        let named = tokio::time::timeout(HEADER_PATIENCE, line.read_line(&mut first)).await;
+        if !matches!(named, Ok(Ok(1..))) {
+            return;
+        }
+        let Some(log) = self.slots.log_of(first.trim_end()) else { return };
+        let _writer = log.writer();
+        read_lines(stream, |line| log.add(&self.sandbox, line)).await;
+    }
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // answers are small and waited for
+            let _ = stream.set_nodelay(true);
+            Some((stream, place))
+        }
+        Err(error) => {
+            // out of descriptors, most likely: give others time to close theirs
+            tracing::warn!(%error, "a connection of a sandbox could not be accepted");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What is in flight in one sandbox: `next` calls that wait, invocations that were handed to
+//! one, and their answers.
+//!
+//! ```text
+//! offered ─a `next` waits─▶ in flight ─response or error─▶ answered
+//!    │ none waits              ├─deadline or memory─▶ expired (a late answer gets 410)
+//!    ▼                         └─sandbox ends, or the call was gone─▶ lost
+//! given back
+//! ```
+//!
+//! Invariants: nothing is queued here: an invocation is given to a call that waits or back to
+//! the dispatcher; every invocation in flight is answered, expired or lost exactly once; an
+//! answer counts only under an id that is in flight in this very sandbox.
+
+use crate::invocation::{Invocation, RequestId};
+use crate::logs::InvocationLog;
+use bytes::Bytes;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// Expired ids that are remembered to tell a late answer from a wrong one.
+const MOST_EXPIRED: usize = 1024;
+
+/// How an invocation ended in the sandbox.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The function's answer.
+    Response {
+        /// As it came.
+        payload: Bytes,
+        /// Its content type, if the runtime gave one.
+        content_type: Option<String>,
+    },
+    /// The function failed; JSON with `errorMessage` and `errorType`.
+    Error {
+        /// As it came.
+        payload: Bytes,
+    },
+    /// The call it was given to was gone before it could take it. To be offered again.
+    Lost,
+    /// The sandbox ended, or the process that had it.
+    Ended {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What the dispatcher hears of an invocation.
+#[derive(Debug)]
+pub enum Progress {
+    /// It was handed over.
+    Delivered {
+        /// To which sandbox.
+        sandbox: Arc<str>,
+    },
+    /// It ended.
+    Answered(Answer),
+    /// It will not be run.
+    Refused(crate::invocation::InvokeError),
+}
+
+/// An invocation on its way to a runtime.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// What is asked.
+    pub invocation: Arc<Invocation>,
+    /// When it must be answered.
+    pub deadline: Instant,
+    /// The same for the runtime.
+    pub deadline_at: SystemTime,
+    /// Where its log goes.
+    pub log: Arc<InvocationLog>,
+    /// Who wants to know.
+    pub progress: mpsc::UnboundedSender<Progress>,
+}
+
+/// How an invocation that is over its deadline or memory can be stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// By killing the process with this id inside the sandbox.
+    Process(i32),
+    /// It has been: whoever ran it was told to let go.
+    Done,
+    /// Not without the sandbox.
+    Sandbox,
+    /// It is not in flight any more.
+    Gone,
+}
+
+/// Why an answer does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// Its invocation expired.
+    #[error("the invocation has expired; its caller was told")]
+    Late,
+    /// No such invocation is in flight here.
+    #[error("no such invocation is in flight in this sandbox")]
+    Unknown,
+}
+
+/// A call of `next` that waits.
+#[derive(Debug)]
+struct Poller {
+    process: Option<i32>,
+    abort: Option<oneshot::Sender<()>>,
+    deliver: oneshot::Sender<Delivery>,
+}
+
+#[derive(Debug)]
+struct Flight {
+    task: Task,
+    process: Option<i32>,
+    abort: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pollers: VecDeque<Poller>,
+    flights: HashMap<RequestId, Flight>,
+    expired: VecDeque<RequestId>,
+    ended: bool,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Slots {
+    sandbox: Arc<str>,
+    state: Mutex<State>,
+    /// Told that a call of `next` waits.
+    free: mpsc::UnboundedSender<()>,
+}
+
+/// An invocation that was handed to a call but has not reached it yet; dropped before that,
+/// the invocation counts as lost.
+#[derive(Debug)]
+pub struct Delivery {
+    task: Option<Task>,
+    slots: Arc<Slots>,
+}
+
+impl Delivery {
+    /// Takes the invocation: it is the runtime's now.
+    #[must_use]
+    pub fn take(mut self) -> Task {
+        self.task.take().expect("taken once, by value")
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            let _ = self.slots.answer(&task.invocation.request_id, Answer::Lost);
+        }
+    }
+}
+
+impl Slots {
+    /// Slots of a sandbox. `free` hears of every call of `next`.
+    #[must_use]
+    pub fn new(sandbox: Arc<str>, free: mpsc::UnboundedSender<()>) -> Arc<Self> {
+        Arc::new(Self { sandbox, state: Mutex::default(), free })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // entries go in and out whole
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for an invocation. `process` is the caller's process id inside the sandbox, if a
+    /// process is all that would end with the invocation; `abort` is told to let go instead.
+    /// `None` once the sandbox has ended. Cancel-safe.
+    pub async fn next(&self, process: Option<i32>, abort: Option<oneshot::Sender<()>>) -> Option<Delivery> {
+        let (deliver, delivered) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if state.ended {
+                return None;
+            }
+            state.pollers.retain(|poller| !poller.deliver.is_closed());
+            state.pollers.push_back(Poller { process, abort, deliver });
+        }
+        let _ = self.free.send(());
+        delivered.await.ok()
+    }
+
+    /// Hands an invocation to a call that waits.
+    ///
+    /// # Errors
+    /// Gives it back if none does.
+    pub fn offer(self: &Arc<Self>, task: Task) -> Result<(), Task> {
+        let mut state = self.state();
+        let mut given = Some(task);
+        while let Some(task) = given.take() {
+            // the call that came last: its processor caches are the warmest, and the others go idle
+            let Some(poller) = state.pollers.pop_back() else { return Err(task) };
+            if poller.deliver.is_closed() {
+                given = Some(task);
+                continue;
+            }
+            let id = task.invocation.request_id.clone();
+            let flight = Flight { task: task.clone(), process: poller.process, abort: poller.abort };
+            let _ = task.progress.send(Progress::Delivered { sandbox: Arc::clone(&self.sandbox) });
+            state.flights.insert(id, flight);
+            let refused = poller.deliver.send(Delivery { task: Some(task), slots: Arc::clone(self) }).err();
+            drop(state);
+            // outside of the lock: dropped, it answers itself as lost
+            drop(refused);
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Calls of `next` that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state().pollers.iter().filter(|poller| !poller.deliver.is_closed()).count()
+    }
+
+    /// Invocations in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.state().flights.len()
+    }
+
+    /// Whether the invocation is in flight here, or why it is not.
+    ///
+    /// # Errors
+    /// [`AnswerError`] as [`Self::answer`] would give.
+    pub fn check(&self, id: &str) -> Result<RequestId, AnswerError> {
+        let state = self.state();
+        if let Some(id) = state.flights.keys().find(|known| known.as_str() == id) {
+            return Ok(id.clone());
+        }
+        let late = state.expired.iter().any(|known| known.as_str() == id);
+        Err(if late { AnswerError::Late } else { AnswerError::Unknown })
+    }
+
+    /// Ends an invocation with its answer.
+    ///
+    /// # Errors
+    /// [`AnswerError`] if it is not in flight; nothing changes then.
+    pub fn answer(&self, id: &RequestId, answer: Answer) -> Result<(), AnswerError> {
+        let flight = self.state().flights.remove(id);
+        let Some(flight) = flight else {
+            return Err(self.check(id.as_str()).err().unwrap_or(AnswerError::Late));
+        };
+        let _ = flight.task.progress.send(Progress::Answered(answer));
+        Ok(())
+    }
+
+    /// Takes an invocation that is over its limits out of flight; late answers are refused from
+    /// now on.
+    #[must_use]
+    pub fn expire(&self, id: &RequestId) -> Stop {
+        let mut state = self.state();
+        let Some(flight) = state.flights.remove(id) else { return Stop::Gone };
+        if state.expired.len() >= MOST_EXPIRED {
+            state.expired.pop_front();
+        }
+        state.expired.push_back(id.clone());
+        match (flight.process, flight.abort) {
+            (Some(process), _) => Stop::Process(process),
+            (None, Some(abort)) => {
+                let _ = abort.send(());
+                Stop::Done
+            }
+            (None, None) => Stop::Sandbox,
+        }
+    }
+
+    /// The log of an invocation in flight.
+    #[must_use]
+    pub fn log_of(&self, id: &str) -> Option<Arc<InvocationLog>> {
+        let state = self.state();
+        let flight = state.flights.iter().find(|(known, _)| known.as_str() == id);
+        flight.map(|(_, flight)| Arc::clone(&flight.task.log))
+    }
+
+    /// Whose a line of the sandbox's common output is: that of the one invocation in flight,
+    /// or of the one whose id it names.
+    #[must_use]
+    pub fn log_for_line(&self, line: &str) -> Option<Arc<InvocationLog>> {
+        let state = self.state();
+        let mut flights = state.flights.iter();
+        let only = match (flights.next(), flights.next()) {
+            (Some(only), None) => Some(only),
+            _ => state.flights.iter().find(|(id, _)| line.contains(id.as_str())),
+        };
+        only.map(|(_, flight)| Arc::clone(&flight.task.log))
+    }
+
+    /// Processes that have an invocation, with its id.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(i32, RequestId)> {
+        let state = self.state();
+        state.flights.iter().filter_map(|(id, flight)| Some((flight.process?, id.clone()))).collect()
+    }
+
+    /// The sandbox has ended: ends all invocations in flight and refuses all calls.
+    pub fn end(&self, reason: &str) {
+        let mut state = self.state();
+        state.ended = true;
+        state.pollers.clear();
+        for (_, flight) in state.flights.drain() {
+            let answer = Answer::Ended { reason: reason.into() };
+            let _ = flight.task.progress.send(Progress::Answered(answer));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Network namespaces of sandboxes, made by this process and held by a descriptor.
+//!
+//! What listens on a sandbox's loopback for the worker is bound inside the namespace and
+//! served by this process: nothing outside the sandbox can reach it, and the sandbox reaches
+//! nothing else of the worker.
+//!
+//! Invariants: a namespace has no name anywhere, so it is gone with its last descriptor and
+//! process, however they end, and with it every interface in it; the caller's own thread
+//! never changes its namespace.
+
+use super::{SandboxError, sys};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The interface of a sandbox that has one.
+const INTERFACE: &str = "eth0";
+
+/// A bridge of this host that sandboxes may have an interface on. They reach the host and
+/// what it routes to; they do not reach each other (isolated ports).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its name; made if it does not exist.
+    pub name: String,
+    /// Its address, the first of its network.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix, 8 to 30.
+    pub prefix: u8,
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        // carrier-grade NAT space (RFC 6598): unlikely to be anybody's own network
+        Self { name: "lantern0".into(), address: Ipv4Addr::new(100, 100, 0, 1), prefix: 16 }
+    }
+}
+
+/// `ip -batch` with these lines; in a namespace if one is given.
+fn ip(lines: &str, inside: Option<&NetworkNamespace>) -> Result<(), SandboxError> {
+    let failed = |source| SandboxError::Io { action: "configure a network with", path: "ip".into(), source };
+    let mut command = Command::new("ip");
+    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    if let Some(namespace) = inside {
+        sys::enter(&mut command, namespace.descriptor.try_clone().map_err(failed)?);
+    }
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(lines.as_bytes()).map_err(failed)?;
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    Err(failed(io::Error::other(said)))
+}
+
+impl Bridge {
+    /// How many sandboxes fit: addresses without network, bridge and broadcast.
+    fn hosts(&self) -> u32 {
+        (1_u32 << (32 - u32::from(self.prefix.clamp(8, 30)))) - 3
+    }
+
+    /// The address of the sandbox with this number; numbers wrap around.
+    fn address_of(&self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.address) + 1 + number % self.hosts())
+    }
+
+    /// Makes the bridge unless it is there. Blocks.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`] with what `ip` (iproute2) said.
+    pub fn ensure(&self) -> Result<(), SandboxError> {
+        if !std::path::Path::new("/sys/class/net").join(&self.name).exists() {
+            let made = ip(
+                &format!(
+                    "link add {0} type bridge\naddr add {1}/{2} dev {0}\n",
+                    self.name, self.address, self.prefix
+                ),
+                None,
+            );
+            // two workers may have started at the same time
+            if let Err(error) = made
+                && !std::path::Path::new("/sys/class/net").join(&self.name).exists()
+            {
+                return Err(error);
+            }
+        }
+        ip(&format!("link set {} up\n", self.name), None)
+    }
+}
+
+/// A network namespace with loopback up. See the module's invariants.
+#[derive(Debug)]
+pub(super) struct NetworkNamespace {
+    descriptor: OwnedFd,
+}
+
+/// Runs `work` on a thread of its own, which may change its namespaces as it likes.
+fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| io::Error::other("the thread in the namespace panicked"))?
+    })
+}
+
+impl NetworkNamespace {
+    /// A new one. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn make() -> Result<Self, SandboxError> {
+        let made = on_own_thread(|| {
+            sys::unshare_network()?;
+            sys::bring_loopback_up()?;
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok(openat(CWD, "/proc/thread-self/ns/net", flags, Mode::empty())?)
+        });
+        let descriptor = made.map_err(SandboxError::io("make a network namespace in", "/proc/self/ns"))?;
+        Ok(Self { descriptor })
+    }
+
+    /// A path by which another process of this host can open the namespace while this one
+    /// lives.
+    pub(super) fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.descriptor.as_raw_fd()).into()
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        on_own_thread(|| {
+            move_into_link_name_space(self.descriptor.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        })
+    }
+
+    /// Listens inside.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        self.inside(|| {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        })
+    }
+
+    /// Connects to what listens inside. Blocks for as long as `patience`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn connect(&self, address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+        self.inside(|| {
+            let stream = TcpStream::connect_timeout(&address, patience)?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        })
+    }
+
+    /// Gives the namespace an interface on `bridge`, with the address of `number`. Blocks.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`] with what `ip` said.
+    pub(super) fn plug_in(&self, bridge: &Bridge, number: u32) -> Result<(), SandboxError> {
+        // names of interfaces have at most 15 bytes
+        let (worker, host_side) =
+            (std::process::id(), format!("ln{:x}-{:x}", std::process::id(), number & 0xff_ffff));
+        let inside = format!(
+            "link add {INTERFACE} type veth peer name {host_side} netns {worker}\n\
+             addr add {}/{} dev {INTERFACE}\nlink set {INTERFACE} up\nroute add default via {}\n",
+            bridge.address_of(number),
+            bridge.prefix,
+            bridge.address,
+        );
+        ip(&inside, Some(self))?;
+        let outside = format!(
+            "link set {host_side} master {}\nlink set dev {host_side} type bridge_slave isolated on\nlink set {host_side} up\n",
+            bridge.name
+        );
+        ip(&outside, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn addresses_stay_in_the_network_and_wrap() {
+        let bridge = Bridge { name: "x".into(), address: Ipv4Addr::new(10, 0, 0, 1), prefix: 29 };
+        assert_eq!(bridge.hosts(), 5);
+        let all: Vec<String> = (0..6).map(|n| bridge.address_of(n).to_string()).collect();
+        assert_eq!(all, ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"]);
+    }
+
+    #[test]
+    fn privileged_what_listens_inside_is_reached_from_inside_only() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let namespace = NetworkNamespace::make().unwrap();
+        let address: SocketAddr = "127.0.0.1:9001".parse().unwrap();
+        let listener = namespace.listen(address).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let other = NetworkNamespace::make().unwrap();
+        assert!(other.connect(address, Duration::from_secs(1)).is_err());
+        let mut client = namespace.connect(address, Duration::from_secs(1)).unwrap();
+        client.set_nonblocking(false).unwrap();
+        let (mut served, from) = listener.accept().unwrap();
+        assert!(from.ip().is_loopback());
+        served.write_all(b"x").unwrap();
+        drop(served);
+        let mut got = String::new();
+        client.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "x");
+        assert!(namespace.path().exists());
+    }
+}

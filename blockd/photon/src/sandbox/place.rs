@@ -1,0 +1,144 @@
+//! What one sandbox has on disk: its directory, and an overlay over a read-only image.
+//!
+//! The overlay exists so that the runtime can make mount points in images that lack them; the
+//! sandbox itself sees a read-only root.
+//!
+//! Invariant: [`Place::clear`] undoes everything that [`Place::make`] and
+//! [`Place::mount_root`] did, in any state, and never crosses into a mounted file system.
+
+use super::SandboxError;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Sandbox ids begin with this, the worker's process id and a dash.
+const PREFIX: &str = "lantern-";
+
+/// Where the name `/tmp` leads in a sandbox whose processes have one each: to whatever
+/// directory the process that uses the name has open under this number.
+const PRIVATE_TMP: &str = "/proc/self/fd/900";
+
+static SEQUENCE: AtomicU32 = AtomicU32::new(0);
+
+/// A sandbox's directory and mounts.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The sandbox's id, unique on this host.
+    pub(super) id: String,
+    /// Its directory: the bundle.
+    pub(super) directory: PathBuf,
+    /// Its root file system.
+    pub(super) root: PathBuf,
+}
+
+fn make_directory(path: &Path) -> Result<(), SandboxError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(SandboxError::io("make directory", path))
+}
+
+impl Place {
+    /// A directory with a new id. Nothing is mounted yet.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`] if the run directory cannot be written to.
+    pub(super) fn make(run_dir: &Path) -> Result<Self, SandboxError> {
+        let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{PREFIX}{}-{sequence}", std::process::id());
+        let directory = run_dir.join("sandboxes").join(&id);
+        make_directory(&directory)?;
+        make_directory(&run_dir.join("runtime"))?;
+        let root = directory.join("root");
+        Ok(Self { id, directory, root })
+    }
+
+    /// What a dead worker left of a sandbox.
+    pub(super) fn of_orphan(id: String, directory: PathBuf) -> Self {
+        let root = directory.join("root");
+        Self { id, directory, root }
+    }
+
+    /// Memory for the overlay's upper layer: the part of [`Self::mount_root`] that needs no
+    /// image, to be done ahead.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`] if it cannot be mounted.
+    pub(super) fn mount_scratch(&self) -> Result<(), SandboxError> {
+        for name in ["root", "scratch"] {
+            make_directory(&self.directory.join(name))?;
+        }
+        // its own tmpfs: an overlay's upper directory must not lie on an overlay
+        let scratch = self.directory.join("scratch");
+        mount("tmpfs", &scratch, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, Some(c"mode=700,size=1m"))
+            .map_err(io::Error::from)
+            .map_err(SandboxError::io("mount a tmpfs at", &scratch))?;
+        for name in ["upper", "work"] {
+            make_directory(&scratch.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Lays an overlay over `lower`. With `private_tmp` every process has its own `/tmp`.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`] if it cannot be mounted.
+    pub(super) fn mount_root(&self, lower: &Path, private_tmp: bool) -> Result<(), SandboxError> {
+        let scratch = self.directory.join("scratch");
+        let upper = scratch.join("upper");
+        let root_mode = fs::metadata(lower).map_err(SandboxError::io("stat", lower))?.permissions();
+        fs::set_permissions(&upper, root_mode).map_err(SandboxError::io("set the mode of", &upper))?;
+        if private_tmp {
+            let tmp = upper.join("tmp");
+            symlink(PRIVATE_TMP, &tmp).map_err(SandboxError::io("make the link", &tmp))?;
+        }
+        let escaped = lower.display().to_string().replace('\\', "\\\\").replace([':', ','], "\\:");
+        let options = format!(
+            "lowerdir={escaped},upperdir={},workdir={}",
+            upper.display(),
+            scratch.join("work").display()
+        );
+        let options = CString::new(options)
+            .map_err(|_| SandboxError::Request("the run directory's path contains a NUL byte".into()))?;
+        mount("overlay", &self.root, "overlay", MountFlags::NODEV, Some(options.as_c_str()))
+            .map_err(io::Error::from)
+            .map_err(SandboxError::io("mount an overlay at", &self.root))
+    }
+
+    /// Unmounts and removes; what cannot be undone is logged and found by the next start.
+    pub(super) fn clear(&self) {
+        for name in ["root", "scratch"] {
+            // not mounted, or not even there, is as good
+            let _ = unmount(self.directory.join(name), UnmountFlags::DETACH);
+        }
+        if let Err(error) = remove_unmounted(&self.directory) {
+            tracing::warn!(sandbox = %self.id, %error, "sandbox directory could not be removed");
+        }
+    }
+}
+
+/// Removes a sandbox directory without crossing into anything still mounted below it.
+fn remove_unmounted(directory: &Path) -> io::Result<()> {
+    for name in ["root", "scratch"] {
+        match fs::remove_dir(directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let _ = fs::remove_file(directory.join("config.json"));
+    fs::remove_dir(directory)
+}
+
+/// Whether the worker that made this sandbox is gone.
+pub(super) fn is_orphan(id: &str) -> bool {
+    let worker = id.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+    worker
+        .and_then(|pid| pid.parse::<i32>().ok())
+        .and_then(rustix::process::Pid::from_raw)
+        .is_some_and(|pid| rustix::process::test_kill_process(pid).is_err())
+}

@@ -1,0 +1,244 @@
+//! Sandboxes' shells: what a sandbox needs and no image or function decides, made ahead.
+//!
+//! A shell is a directory with memory for an overlay, control groups without limits, a
+//! network namespace (perhaps on the bridge), and in it the two listeners of the worker. Making
+//! network namespaces and interfaces is serialised in the kernel, so that a burst of starts
+//! would wait for it (Particle, SoCC'20); the pool takes it out of the start.
+//!
+//! Invariants: a shell is used for one sandbox and never again; one that is dropped unused is
+//! cleared; an empty pool makes a start slower, never fail.
+
+use super::cgroup::Cgroups;
+use super::network::{Bridge, NetworkNamespace};
+use super::place::Place;
+use super::{SandboxError, Settings};
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Where the Runtime API is, as a sandbox sees it.
+pub const RUNTIME_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9001);
+/// Where invocations' logs go, as a sandbox sees it.
+pub const LOG_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9002);
+
+/// Everything of a sandbox but its image and its process.
+#[derive(Debug)]
+pub struct Shell {
+    pub(super) place: Place,
+    pub(super) groups: Cgroups,
+    pub(super) namespace: NetworkNamespace,
+    listeners: Option<(TcpListener, TcpListener)>,
+    cleared: bool,
+}
+
+impl Shell {
+    /// Makes one. Blocks for some milliseconds, more with a bridge.
+    fn make(run_dir: &std::path::Path, bridge: Option<(&Bridge, u32)>) -> Result<Self, SandboxError> {
+        let namespace = NetworkNamespace::make()?;
+        if let Some((bridge, number)) = bridge {
+            namespace.plug_in(bridge, number)?;
+        }
+        let listen =
+            |address| namespace.listen(address).map_err(SandboxError::io("listen in", namespace.path()));
+        let listeners = (listen(RUNTIME_API)?, listen(LOG_ADDRESS)?);
+        let place = Place::make(run_dir)?;
+        let groups = Cgroups::make(&place.id);
+        let shell = Self { place, groups, namespace, listeners: Some(listeners), cleared: false };
+        shell.place.mount_scratch()?;
+        Ok(shell)
+    }
+
+    /// The sandbox's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.place.id
+    }
+
+    /// The listeners of the Runtime API and of the logs; non-blocking. Once.
+    pub fn take_listeners(&mut self) -> Option<(TcpListener, TcpListener)> {
+        self.listeners.take()
+    }
+
+    /// Connects to a port of the sandbox's loopback. Blocks for as long as `patience`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn connect(&self, port: u16, patience: Duration) -> std::io::Result<TcpStream> {
+        self.namespace.connect((Ipv4Addr::LOCALHOST, port).into(), patience)
+    }
+
+    pub(super) fn clear(&mut self) {
+        if !std::mem::replace(&mut self.cleared, true) {
+            self.groups.clear();
+            self.place.clear();
+        }
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// How many shells are kept ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Without an interface.
+    pub plain: usize,
+    /// With one on the bridge.
+    pub bridged: usize,
+    /// The bridge, made when the first sandbox needs it.
+    pub bridge: Bridge,
+}
+
+impl Default for PoolSettings {
+    /// Enough for the starts that may be under way at once by default.
+    fn default() -> Self {
+        Self { plain: 16, bridged: 0, bridge: Bridge::default() }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    plain: VecDeque<Shell>,
+    bridged: VecDeque<Shell>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: PoolSettings,
+    run_dir: PathBuf,
+    ready: Mutex<Ready>,
+    number: AtomicU32,
+    bridge_made: AtomicBool,
+    wanted: Notify,
+    from_pool: AtomicU64,
+    made_inline: AtomicU64,
+}
+
+/// Shells made ahead. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    filler: Arc<tokio::task::JoinHandle<()>>,
+}
+
+impl Shared {
+    fn ready(&self) -> std::sync::MutexGuard<'_, Ready> {
+        // shells go in and out whole
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks.
+    fn make(&self, bridged: bool) -> Result<Shell, SandboxError> {
+        if !bridged {
+            return Shell::make(&self.run_dir, None);
+        }
+        let bridge = &self.settings.bridge;
+        if !self.bridge_made.load(Ordering::Acquire) {
+            bridge.ensure()?;
+            self.bridge_made.store(true, Ordering::Release);
+        }
+        Shell::make(&self.run_dir, Some((bridge, self.number.fetch_add(1, Ordering::Relaxed))))
+    }
+
+    /// Whether a shell of either kind is missing, and of which.
+    fn missing(&self) -> Option<bool> {
+        let ready = self.ready();
+        if ready.plain.len() < self.settings.plain {
+            return Some(false);
+        }
+        (ready.bridged.len() < self.settings.bridged).then_some(true)
+    }
+}
+
+/// Keeps the pool full. Failures are logged and tried again: starts go on without the pool.
+async fn fill(shared: Arc<Shared>) {
+    loop {
+        while let Some(bridged) = shared.missing() {
+            let maker = Arc::clone(&shared);
+            match tokio::task::spawn_blocking(move || maker.make(bridged)).await {
+                Ok(Ok(shell)) => {
+                    let mut ready = shared.ready();
+                    if bridged { ready.bridged.push_back(shell) } else { ready.plain.push_back(shell) }
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "a sandbox could not be prepared ahead");
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "preparing sandboxes ahead failed");
+                    return;
+                }
+            }
+        }
+        shared.wanted.notified().await;
+    }
+}
+
+impl Pool {
+    /// A pool that begins to fill itself.
+    #[must_use]
+    pub fn start(settings: PoolSettings, sandbox: &Settings) -> Self {
+        let shared = Arc::new(Shared {
+            settings,
+            run_dir: sandbox.run_dir.clone(),
+            ready: Mutex::default(),
+            number: AtomicU32::new(0),
+            bridge_made: AtomicBool::new(false),
+            wanted: Notify::new(),
+            from_pool: AtomicU64::new(0),
+            made_inline: AtomicU64::new(0),
+        });
+        let filler = Arc::new(tokio::spawn(fill(Arc::clone(&shared))));
+        Self { shared, filler }
+    }
+
+    /// A shell: a ready one, or one made now. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`SandboxError`] if there was none and none could be made.
+    pub async fn take(&self, bridged: bool) -> Result<Shell, SandboxError> {
+        let found = {
+            let mut ready = self.shared.ready();
+            if bridged { ready.bridged.pop_front() } else { ready.plain.pop_front() }
+        };
+        if let Some(shell) = found {
+            self.shared.from_pool.fetch_add(1, Ordering::Relaxed);
+            self.shared.wanted.notify_one();
+            return Ok(shell);
+        }
+        self.shared.made_inline.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::clone(&self.shared);
+        let made = tokio::task::spawn_blocking(move || shared.make(bridged)).await;
+        made.unwrap_or_else(|error| {
+            Err(SandboxError::Request(format!("preparing a sandbox failed: {error}")))
+        })
+    }
+
+    /// Shells ready now, without and with an interface.
+    #[must_use]
+    pub fn ready(&self) -> (usize, usize) {
+        let ready = self.shared.ready();
+        (ready.plain.len(), ready.bridged.len())
+    }
+
+    /// Sandboxes that found a shell ready, and those that had to wait for theirs.
+    #[must_use]
+    pub fn taken(&self) -> (u64, u64) {
+        (self.shared.from_pool.load(Ordering::Relaxed), self.shared.made_inline.load(Ordering::Relaxed))
+    }
+
+    /// Stops filling and clears what is ready. Blocks for some milliseconds per shell.
+    pub async fn shutdown(&self) {
+        self.filler.abort();
+        let ready = std::mem::take(&mut *self.shared.ready());
+        // clearing shells blocks
+        let _ = tokio::task::spawn_blocking(move || drop(ready)).await;
+    }
+}
