@@ -16,7 +16,7 @@ use blockd::worker::{IfSsdInUse, InstanceInfo, OpenRequest, Worker};
 use origin::settings::StoreArgs;
 use origin::throttle::Line;
 use photon::rootfs::DirectoryRootFs;
-use photon::sandbox::{self, Network, Outcome, Request, Settings};
+use photon::sandbox::{self, Outcome, Request, Settings};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -59,19 +59,7 @@ fn drop_caches() -> Result<()> {
 }
 
 async fn sandboxed(directory: &Path, config: &serde_json::Value, run_dir: &RunDir) -> Result<Outcome> {
-    let request = Request {
-        args: Vec::new(),
-        entrypoint: None,
-        env: Vec::new(),
-        working_dir: None,
-        user: None,
-        mounts: Vec::new(),
-        network: Network::None,
-        memory_bytes: None,
-        cpu_millis: None,
-        pids: None,
-        terminal: false,
-    };
+    let request = Request::default();
     let settings = Settings {
         runtime: "crun".into(),
         run_dir: run_dir.path().to_path_buf(),

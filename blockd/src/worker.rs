@@ -229,6 +229,18 @@ impl Worker {
         })
     }
 
+    /// The images of the store.
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The images that are mounted.
+    #[must_use]
+    pub const fn images(&self) -> &Images {
+        &self.images
+    }
+
     fn instances(&self) -> MutexGuard<'_, BTreeMap<String, Instance>> {
         // entries are inserted and removed whole
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)

@@ -81,6 +81,8 @@ pub struct Function {
     pub tmp_bytes: u64,
     /// Most invocations at once in one sandbox. What measurement allows may be less.
     pub max_concurrency: usize,
+    /// Whether the owner declared that; else fewer are tried first.
+    pub concurrency_declared: bool,
     /// Most invocations at once in all sandboxes, where the owner limits them.
     pub reserved_concurrency: Option<usize>,
     /// Network.

@@ -144,6 +144,25 @@ pub struct FunctionStats {
     pub timeouts: u64,
     /// Sandboxes replaced because an invocation could not be stopped.
     pub quarantined: u64,
+    /// Each sandbox.
+    pub each: Vec<SandboxStats>,
+}
+
+/// One sandbox.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct SandboxStats {
+    /// Its name on this worker.
+    pub id: String,
+    /// `starting`, `serving` or `closing`.
+    pub state: String,
+    /// Invocations in it.
+    pub in_flight: usize,
+    /// Memory in bytes without file cache, when it was last looked at.
+    pub memory_bytes: u64,
+    /// From its start to its first `next`, in milliseconds.
+    pub start_ms: u64,
+    /// Its processes, as this host numbers them.
+    pub pids: Vec<i32>,
 }
 
 /// Whoever runs invocations: the dispatcher, or a double in tests of the front door.

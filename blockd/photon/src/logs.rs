@@ -154,11 +154,9 @@ impl InvocationLog {
 pub async fn read_lines(from: impl AsyncRead + Unpin, mut line: impl FnMut(String)) {
     let mut from = BufReader::new(from);
     let mut kept: Vec<u8> = Vec::new();
-    loop {
-        let Ok(read) = from.fill_buf().await else { break };
-        if read.is_empty() {
-            break;
-        }
+    while let Ok(read) = from.fill_buf().await
+        && !read.is_empty()
+    {
         let end = read.iter().position(|byte| *byte == b'\n');
         let taken = end.unwrap_or(read.len()).min(MOST_LINE_BYTES - kept.len());
         kept.extend_from_slice(&read[..taken]);

@@ -46,3 +46,31 @@ impl RootFs for DirectoryRootFs {
         &self.config
     }
 }
+
+/// Where functions' root file systems come from.
+///
+/// Contract: every `Ok` of [`RootFsSource::acquire`] is given back by one
+/// [`RootFsSource::release`], after the last process that used it ended.
+#[async_trait::async_trait]
+pub trait RootFsSource: Send + Sync {
+    /// The mounted image of a function, shared with all its other sandboxes. Not cancel-safe.
+    ///
+    /// # Errors
+    /// Why it cannot be had, with advice, for the function's owner.
+    async fn acquire(
+        &self,
+        function: &crate::function::Function,
+    ) -> Result<std::sync::Arc<dyn RootFs>, String>;
+
+    /// Gives one back.
+    async fn release(&self, rootfs: std::sync::Arc<dyn RootFs>);
+}
+
+#[async_trait::async_trait]
+impl RootFsSource for DirectoryRootFs {
+    async fn acquire(&self, _: &crate::function::Function) -> Result<std::sync::Arc<dyn RootFs>, String> {
+        Ok(std::sync::Arc::new(self.clone()))
+    }
+
+    async fn release(&self, _: std::sync::Arc<dyn RootFs>) {}
+}

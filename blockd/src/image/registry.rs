@@ -126,6 +126,15 @@ impl Images {
         }
     }
 
+    /// [`Self::release`] for whoever knows the mount by its directory.
+    pub async fn release_at(&self, directory: &Path) {
+        let here = |slot: &Slot| slot.mounted.get().is_some_and(|mounted| mounted.directory == directory);
+        let id = self.slots().iter().find(|(_, slot)| here(slot)).map(|(id, _)| *id);
+        if let Some(id) = id {
+            self.release(id).await;
+        }
+    }
+
     /// Counts a user out and unmounts after the last.
     pub async fn release(&self, id: ImageId) {
         let Some(mounted) = self.leave(id) else { return };

@@ -123,6 +123,12 @@ impl Catalog {
         Self { origin, custodian, root, tenant }
     }
 
+    /// The same root as another tenant sees it.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: TenantId) -> Self {
+        Self { tenant, ..self.clone() }
+    }
+
     /// The store.
     #[must_use]
     pub const fn origin(&self) -> &Arc<dyn Origin> {

@@ -3,6 +3,7 @@
 
 mod server;
 mod slots;
+pub mod store;
 
 pub use server::{Api, ApiSettings, Initialisation};
-pub use slots::{Answer, AnswerError, Progress, Slots, Stop, Task};
+pub use slots::{Answer, AnswerError, OnFree, Progress, Slots, Stop, Task};

@@ -17,9 +17,8 @@ use crate::logs::InvocationLog;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
 /// Expired ids that are remembered to tell a late answer from a wrong one.
 const MOST_EXPIRED: usize = 1024;
@@ -53,8 +52,10 @@ pub enum Answer {
 pub enum Progress {
     /// It was handed over.
     Delivered {
-        /// To which sandbox.
-        sandbox: Arc<str>,
+        /// To which sandbox's slots.
+        slots: Arc<Slots>,
+        /// Whether it is that sandbox's first.
+        first: bool,
     },
     /// It ended.
     Answered(Answer),
@@ -67,9 +68,9 @@ pub enum Progress {
 pub struct Task {
     /// What is asked.
     pub invocation: Arc<Invocation>,
-    /// When it must be answered.
-    pub deadline: Instant,
-    /// The same for the runtime.
+    /// How long it may take from the hand-over.
+    pub timeout: Duration,
+    /// When it must be answered; set at the hand-over.
     pub deadline_at: SystemTime,
     /// Where its log goes.
     pub log: Arc<InvocationLog>,
@@ -121,6 +122,7 @@ struct State {
     pollers: VecDeque<Poller>,
     flights: HashMap<RequestId, Flight>,
     expired: VecDeque<RequestId>,
+    used: bool,
     ended: bool,
 }
 
@@ -129,8 +131,16 @@ struct State {
 pub struct Slots {
     sandbox: Arc<str>,
     state: Mutex<State>,
-    /// Told that a call of `next` waits.
-    free: mpsc::UnboundedSender<()>,
+    free: OnFree,
+}
+
+/// Called, outside of all locks, whenever a call of `next` begins to wait.
+pub struct OnFree(pub Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for OnFree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnFree")
+    }
 }
 
 /// An invocation that was handed to a call but has not reached it yet; dropped before that,
@@ -160,13 +170,19 @@ impl Drop for Delivery {
 impl Slots {
     /// Slots of a sandbox. `free` hears of every call of `next`.
     #[must_use]
-    pub fn new(sandbox: Arc<str>, free: mpsc::UnboundedSender<()>) -> Arc<Self> {
+    pub fn new(sandbox: Arc<str>, free: OnFree) -> Arc<Self> {
         Arc::new(Self { sandbox, state: Mutex::default(), free })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // entries go in and out whole
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose slots these are.
+    #[must_use]
+    pub fn sandbox(&self) -> &Arc<str> {
+        &self.sandbox
     }
 
     /// Waits for an invocation. `process` is the caller's process id inside the sandbox, if a
@@ -182,7 +198,7 @@ impl Slots {
             state.pollers.retain(|poller| !poller.deliver.is_closed());
             state.pollers.push_back(Poller { process, abort, deliver });
         }
-        let _ = self.free.send(());
+        (self.free.0)();
         delivered.await.ok()
     }
 
@@ -201,8 +217,11 @@ impl Slots {
                 continue;
             }
             let id = task.invocation.request_id.clone();
+            let mut task = task;
+            task.deadline_at = SystemTime::now() + task.timeout;
+            let first = !std::mem::replace(&mut state.used, true);
             let flight = Flight { task: task.clone(), process: poller.process, abort: poller.abort };
-            let _ = task.progress.send(Progress::Delivered { sandbox: Arc::clone(&self.sandbox) });
+            let _ = task.progress.send(Progress::Delivered { slots: Arc::clone(self), first });
             state.flights.insert(id, flight);
             let refused = poller.deliver.send(Delivery { task: Some(task), slots: Arc::clone(self) }).err();
             drop(state);
@@ -269,6 +288,12 @@ impl Slots {
             }
             (None, None) => Stop::Sandbox,
         }
+    }
+
+    /// Who wants to know of an invocation in flight.
+    #[must_use]
+    pub fn progress_of(&self, id: &RequestId) -> Option<mpsc::UnboundedSender<Progress>> {
+        self.state().flights.get(id).map(|flight| flight.task.progress.clone())
     }
 
     /// The log of an invocation in flight.

@@ -19,7 +19,7 @@ pub use cgroup::Usage;
 pub use network::Bridge;
 pub use pool::{LOG_ADDRESS, Pool, PoolSettings, RUNTIME_API, Shell};
 pub use run::{Outcome, Settings, Signals, clear_orphans, run};
-pub use running::{FUNCTION_USER, Observer, Output, Running};
+pub use running::{Connector, FUNCTION_USER, Observer, Output, Running};
 pub use user::Identity;
 
 use std::io;

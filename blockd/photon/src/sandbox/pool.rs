@@ -13,7 +13,7 @@ use super::network::{Bridge, NetworkNamespace};
 use super::place::Place;
 use super::{SandboxError, Settings};
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +30,7 @@ pub const LOG_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Add
 pub struct Shell {
     pub(super) place: Place,
     pub(super) groups: Cgroups,
-    pub(super) namespace: NetworkNamespace,
+    pub(super) namespace: Arc<NetworkNamespace>,
     listeners: Option<(TcpListener, TcpListener)>,
     cleared: bool,
 }
@@ -38,7 +38,7 @@ pub struct Shell {
 impl Shell {
     /// Makes one. Blocks for some milliseconds, more with a bridge.
     fn make(run_dir: &std::path::Path, bridge: Option<(&Bridge, u32)>) -> Result<Self, SandboxError> {
-        let namespace = NetworkNamespace::make()?;
+        let namespace = Arc::new(NetworkNamespace::make()?);
         if let Some((bridge, number)) = bridge {
             namespace.plug_in(bridge, number)?;
         }
@@ -61,14 +61,6 @@ impl Shell {
     /// The listeners of the Runtime API and of the logs; non-blocking. Once.
     pub fn take_listeners(&mut self) -> Option<(TcpListener, TcpListener)> {
         self.listeners.take()
-    }
-
-    /// Connects to a port of the sandbox's loopback. Blocks for as long as `patience`.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn connect(&self, port: u16, patience: Duration) -> std::io::Result<TcpStream> {
-        self.namespace.connect((Ipv4Addr::LOCALHOST, port).into(), patience)
     }
 
     pub(super) fn clear(&mut self) {

@@ -13,6 +13,7 @@
 
 use super::bundle::{self, Network, Request};
 use super::cgroup::Usage;
+use super::network::NetworkNamespace;
 use super::pool::Shell;
 use super::run::runtime_command;
 use super::{Identity, SandboxError, Settings, sys};
@@ -132,12 +133,10 @@ impl Running {
         self.child.wait().await
     }
 
-    /// Connects to a port of the sandbox's loopback. Blocks for as long as `patience`.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn connect(&self, port: u16, patience: Duration) -> io::Result<std::net::TcpStream> {
-        self.shell().connect(port, patience)
+    /// By which ports of the sandbox's loopback are reached, for as long as it is kept.
+    #[must_use]
+    pub fn connector(&self) -> Connector {
+        Connector(Arc::clone(&self.shell().namespace))
     }
 
     /// The BPF program that the runtime compiled from the profile for this sandbox, base64, if
@@ -184,6 +183,20 @@ impl Running {
             // unmounting and removing groups blocks
             let _ = tokio::task::spawn_blocking(move || shell.clear()).await;
         }
+    }
+}
+
+/// Connects to what listens inside a sandbox.
+#[derive(Debug, Clone)]
+pub struct Connector(Arc<NetworkNamespace>);
+
+impl Connector {
+    /// Connects to a port of the sandbox's loopback. Blocks for as long as `patience`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn connect(&self, port: u16, patience: Duration) -> io::Result<std::net::TcpStream> {
+        self.0.connect((std::net::Ipv4Addr::LOCALHOST, port).into(), patience)
     }
 }
 

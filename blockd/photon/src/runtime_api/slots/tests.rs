@@ -1,1 +1,113 @@
+use super::*;
+use crate::logs::FunctionLog;
 
+fn slots() -> Arc<Slots> {
+    Slots::new("s".into(), OnFree(Box::new(|| {})))
+}
+
+fn task() -> (Task, mpsc::UnboundedReceiver<Progress>) {
+    let (progress, heard) = mpsc::unbounded_channel();
+    let invocation = Arc::new(Invocation::new("{}"));
+    let log = InvocationLog::new(invocation.request_id.clone(), Arc::new(FunctionLog::default()));
+    let timeout = Duration::from_secs(1);
+    (Task { invocation, timeout, deadline_at: SystemTime::UNIX_EPOCH, log, progress }, heard)
+}
+
+fn response() -> Answer {
+    Answer::Response { payload: Bytes::from_static(b"1"), content_type: None }
+}
+
+#[tokio::test]
+async fn nothing_is_queued() {
+    let slots = slots();
+    let (task, _heard) = task();
+    let back = slots.offer(task).unwrap_err();
+    let waiting = tokio::spawn({
+        let slots = Arc::clone(&slots);
+        async move { slots.next(None, None).await.map(Delivery::take) }
+    });
+    while slots.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    slots.offer(back).unwrap();
+    let given = waiting.await.unwrap().unwrap();
+    assert!(given.deadline_at > SystemTime::now());
+    assert_eq!((slots.waiting(), slots.in_flight()), (0, 1));
+    slots.answer(&given.invocation.request_id, response()).unwrap();
+    assert_eq!(slots.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn an_invocation_ends_once() {
+    let slots = slots();
+    let (task, mut heard) = task();
+    let id = task.invocation.request_id.clone();
+    let (given, offered) = tokio::join!(slots.next(Some(7), None), async {
+        tokio::task::yield_now().await;
+        slots.offer(task)
+    });
+    offered.unwrap();
+    let _ = given.unwrap().take();
+    assert_eq!(slots.expire(&id), Stop::Process(7));
+    assert_eq!(slots.expire(&id), Stop::Gone);
+    assert_eq!(slots.answer(&id, response()), Err(AnswerError::Late));
+    assert_eq!(slots.check("someone else's"), Err(AnswerError::Unknown));
+    assert!(matches!(heard.recv().await, Some(Progress::Delivered { first: true, .. })));
+    assert!(heard.try_recv().is_err(), "who lets it expire answers it");
+}
+
+#[tokio::test]
+async fn a_call_that_goes_away_loses_nothing() {
+    let slots = slots();
+    let (task, mut heard) = task();
+    let mut gone = Box::pin(slots.next(None, None));
+    assert!(futures_util::poll!(&mut gone).is_pending());
+    drop(gone);
+    assert_eq!(slots.waiting(), 0);
+    let task = slots.offer(task).unwrap_err();
+    // gone between the hand-over and the call's return
+    let mut unlucky = Box::pin(slots.next(None, None));
+    assert!(futures_util::poll!(&mut unlucky).is_pending());
+    slots.offer(task).unwrap();
+    drop(unlucky);
+    assert!(matches!(heard.recv().await, Some(Progress::Delivered { .. })));
+    assert!(matches!(heard.recv().await, Some(Progress::Answered(Answer::Lost))));
+    assert_eq!(slots.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn the_end_of_a_sandbox_answers_all_and_lets_nobody_wait() {
+    let slots = slots();
+    let (task, mut heard) = task();
+    let (given, offered) = tokio::join!(slots.next(None, None), async {
+        tokio::task::yield_now().await;
+        slots.offer(task)
+    });
+    offered.unwrap();
+    let _ = given.unwrap().take();
+    slots.end("gone");
+    assert!(matches!(heard.recv().await, Some(Progress::Delivered { .. })));
+    assert!(matches!(heard.recv().await, Some(Progress::Answered(Answer::Ended { .. }))));
+    assert!(slots.next(None, None).await.is_none());
+}
+
+#[tokio::test]
+async fn a_common_line_is_given_to_whom_it_can_only_belong() {
+    let slots = slots();
+    let offer = |slots: Arc<Slots>| async move {
+        let (task, heard) = task();
+        let id = task.invocation.request_id.clone();
+        let (given, offered) = tokio::join!(slots.next(None, None), async {
+            tokio::task::yield_now().await;
+            slots.offer(task)
+        });
+        offered.unwrap();
+        let _ = given.unwrap().take();
+        (id, heard)
+    };
+    let (first, _one) = offer(Arc::clone(&slots)).await;
+    assert!(slots.log_for_line("anything").is_some());
+    let (_second, _two) = offer(Arc::clone(&slots)).await;
+    assert!(slots.log_for_line("anything").is_none(), "it may be either's");
+    assert!(slots.log_for_line(&format!("[{first}] hello")).is_some());
+}

@@ -1,0 +1,541 @@
+//! One revision of a function: who waits, its sandboxes, and what happens to both.
+//!
+//! Invariants: whatever changes (an arrival, a `next` that waits, an answer, a start that
+//! ended) is followed by [`Group::pump`], which leaves nobody waiting for whom there is a slot;
+//! the lock is held for decisions only, never across an await or a call into a sandbox's
+//! process.
+
+use super::{Counters, Entry, Shared, count, life};
+use crate::function::{Function, Runtime};
+use crate::invocation::{FunctionStats, InvokeError, RequestId, SandboxStats};
+use crate::launch::memory_limit;
+use crate::policy::admission::{Decision, Phase, SandboxView, View, decide};
+use crate::policy::concurrency::{Budget, Estimator, InvocationSample, Settings};
+use crate::runtime_api::{Answer, Progress, Slots, Task};
+use crate::sandbox::Observer;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// After so many starts that failed one after the other, further ones wait a while.
+const FAILURES_IN_A_ROW: u32 = 3;
+/// Longest time that failed starts keep further ones away.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+
+/// What a sandbox is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Serve.
+    Serve,
+    /// End once nothing is in flight.
+    Drain,
+    /// End now.
+    End,
+}
+
+/// A sandbox, as the group sees it.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) slots: Arc<Slots>,
+    number: u64,
+    pub(super) order: watch::Sender<Order>,
+    pub(super) began: Instant,
+    state: Mutex<HandleState>,
+}
+
+#[derive(Debug, Default)]
+struct HandleState {
+    serving: bool,
+    quarantined: bool,
+    observer: Option<Observer>,
+    idle_since: Option<Instant>,
+    start_took: Duration,
+    memory_bytes: u64,
+    cpu: Duration,
+    oom_kills: u64,
+}
+
+impl Handle {
+    pub(super) fn new(number: u64, slots: Arc<Slots>) -> Arc<Self> {
+        Arc::new(Self {
+            slots,
+            number,
+            order: watch::Sender::new(Order::Serve),
+            began: Instant::now(),
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, HandleState> {
+        // plain values, set one by one
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn id(&self) -> &Arc<str> {
+        self.slots.sandbox()
+    }
+
+    pub(super) fn launched(&self, observer: Observer) {
+        self.state().observer = Some(observer);
+    }
+
+    pub(super) fn observer(&self) -> Option<Observer> {
+        self.state().observer.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        if *self.order.borrow() != Order::Serve {
+            return Phase::Closing;
+        }
+        if self.state().serving { Phase::Serving } else { Phase::Starting }
+    }
+
+    /// Notes what it uses. Returns the CPU time since the last note and new kills for memory.
+    pub(super) fn note(&self, usage: crate::sandbox::Usage) -> (Duration, u64) {
+        let mut state = self.state();
+        state.memory_bytes = usage.memory_bytes;
+        let cpu = usage.cpu.saturating_sub(std::mem::replace(&mut state.cpu, usage.cpu));
+        let kills = usage.oom_kills.saturating_sub(std::mem::replace(&mut state.oom_kills, usage.oom_kills));
+        (cpu, kills)
+    }
+
+    /// Since when it has had nothing to do; `None` while it has, or before it serves.
+    pub(super) fn idle_since(&self, now: Instant) -> Option<Instant> {
+        let busy = self.slots.in_flight() > 0;
+        let mut state = self.state();
+        if busy || !state.serving {
+            state.idle_since = None;
+        } else {
+            state.idle_since.get_or_insert(now);
+        }
+        state.idle_since
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.state().memory_bytes
+    }
+
+    pub(super) fn start_took(&self) -> Duration {
+        self.state().start_took
+    }
+
+    /// Tells it to end once its invocations have.
+    pub(super) fn drain(&self) {
+        self.order.send_if_modified(|order| {
+            let changes = *order == Order::Serve;
+            if changes {
+                *order = Order::Drain;
+            }
+            changes
+        });
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: VecDeque<Task>,
+    sandboxes: Vec<Arc<Handle>>,
+    estimator: Estimator,
+    failures: u32,
+    not_before: Option<Instant>,
+    last_failure: String,
+    retired: bool,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Group {
+    shared: Weak<Shared>,
+    entry: Arc<Entry>,
+    function: Arc<Function>,
+    cpu_per_invocation_us: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// What is to be done once the lock is released.
+#[derive(Debug, Default)]
+struct Todo {
+    start: usize,
+    refused: Vec<(Task, InvokeError)>,
+}
+
+impl Group {
+    pub(super) fn new(shared: Weak<Shared>, entry: &Arc<Entry>, function: Arc<Function>) -> Arc<Self> {
+        let most = function.max_concurrency;
+        let estimator = Estimator::new(Settings { most, ..Settings::default() });
+        let state = State {
+            waiting: VecDeque::new(),
+            sandboxes: Vec::new(),
+            estimator,
+            failures: 0,
+            not_before: None,
+            last_failure: String::new(),
+            retired: false,
+        };
+        let entry = Arc::clone(entry);
+        Arc::new(Self {
+            shared,
+            entry,
+            function,
+            cpu_per_invocation_us: AtomicU64::new(0),
+            state: Mutex::new(state),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // decisions are made and noted in one go
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn function(&self) -> &Arc<Function> {
+        &self.function
+    }
+
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.entry.counters
+    }
+
+    /// Whether nobody waits and nothing runs.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.waiting.is_empty() && state.sandboxes.is_empty()
+    }
+
+    pub(super) fn sandboxes(&self) -> Vec<Arc<Handle>> {
+        self.state().sandboxes.clone()
+    }
+
+    fn find(&self, sandbox: &str) -> Option<Arc<Handle>> {
+        self.state().sandboxes.iter().find(|handle| &**handle.id() == sandbox).cloned()
+    }
+
+    /// Takes an invocation in.
+    pub(super) fn submit(self: &Arc<Self>, task: Task) {
+        self.state().waiting.push_back(task);
+        self.pump();
+    }
+
+    /// Takes back an invocation that still waits. False if it does not.
+    pub(super) fn withdraw(&self, id: &RequestId) -> bool {
+        let mut state = self.state();
+        let before = state.waiting.len();
+        state.waiting.retain(|task| task.invocation.request_id != *id);
+        state.waiting.len() < before
+    }
+
+    /// Brings invocations and slots together and starts what is missing.
+    pub(super) fn pump(self: &Arc<Self>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let todo = self.decide(&shared);
+        for (task, error) in todo.refused {
+            let _ = task.progress.send(Progress::Refused(error));
+        }
+        for _ in 0..todo.start {
+            life::start(&shared, self);
+        }
+    }
+
+    fn decide(self: &Arc<Self>, shared: &Arc<Shared>) -> Todo {
+        let mut todo = Todo::default();
+        let mut state = self.state();
+        let limit = self.limit_of(&mut state, shared);
+        hand_over(&mut state, limit);
+        while !state.waiting.is_empty() {
+            let views: Vec<SandboxView> = state.sandboxes.iter().map(|handle| view(handle, limit)).collect();
+            let estimate = state.estimator.estimate();
+            let sandbox_bytes = estimate.base_bytes.saturating_add(estimate.increment_bytes).max(1);
+            let used = shared.memory_used.load(Ordering::Relaxed);
+            let starting = shared.starts.load(Ordering::Relaxed) + todo.start;
+            let promised = sandbox_bytes.saturating_mul(u64::try_from(starting).unwrap_or(u64::MAX));
+            let decision = decide(&View {
+                waiting: state.waiting.len(),
+                sandboxes: &with_planned(views, todo.start, limit),
+                limit,
+                starts_under_way: starting,
+                most_starts: shared.settings.most_starts,
+                sandboxes_on_host: shared.sandboxes.load(Ordering::Relaxed) + todo.start,
+                most_sandboxes: shared.settings.most_sandboxes,
+                memory_bytes: shared.settings.memory_bytes.saturating_sub(used).saturating_sub(promised),
+                sandbox_bytes,
+                reserved: self.function.reserved_concurrency,
+                most_waiting: shared.settings.most_waiting,
+            });
+            match decision {
+                Decision::Start(more) if state.backoff().is_none() && !state.retired => {
+                    todo.start += more.get()
+                }
+                Decision::Start(_) => {
+                    let Some(task) = state.waiting.pop_back() else { break };
+                    let reason =
+                        state.backoff().unwrap_or_else(|| "the function was changed; ask again".into());
+                    todo.refused.push((task, InvokeError::Throttled { reason }));
+                }
+                Decision::Refuse(refusal) => {
+                    let Some(task) = state.waiting.pop_back() else { break };
+                    todo.refused.push((task, InvokeError::Throttled { reason: refusal.to_string() }));
+                }
+                Decision::Join { .. } | Decision::Wait => break,
+            }
+        }
+        todo
+    }
+
+    /// Most invocations at once in a sandbox now.
+    fn limit_of(&self, state: &mut State, shared: &Shared) -> usize {
+        let most = self.function.max_concurrency;
+        state.estimator.limit(&Budget {
+            declared: self.function.concurrency_declared.then_some(most),
+            memory_bytes: Some(memory_limit(&self.function, &shared.settings.launch)),
+            cpu_millis: self.function.cpu_millis,
+        })
+    }
+
+    /// A sandbox that is being started.
+    pub(super) fn add(&self, handle: Arc<Handle>) {
+        self.state().sandboxes.push(handle);
+    }
+
+    /// Its runtime is up.
+    pub(super) fn serving(self: &Arc<Self>, handle: &Arc<Handle>) {
+        {
+            let mut inner = handle.state();
+            inner.serving = true;
+            inner.start_took = handle.began.elapsed();
+        }
+        let mut state = self.state();
+        state.failures = 0;
+        state.not_before = None;
+        drop(state);
+        self.pump();
+    }
+
+    /// A start came to nothing: those it was for are told.
+    pub(super) fn failed(self: &Arc<Self>, handle: &Arc<Handle>, failure: life::Failure) {
+        let told = {
+            let mut state = self.state();
+            state.sandboxes.retain(|other| !Arc::ptr_eq(other, handle));
+            state.failures += 1;
+            state.last_failure = failure.to_string();
+            if state.failures >= FAILURES_IN_A_ROW {
+                let backoff = Duration::from_millis(100) * 2_u32.saturating_pow(state.failures.min(16));
+                state.not_before = Some(Instant::now() + backoff.min(LONGEST_BACKOFF));
+            }
+            let others = state.sandboxes.iter().any(|other| other.phase() != Phase::Closing);
+            let most = if others { self.function.max_concurrency } else { usize::MAX };
+            let count = state.waiting.len().min(most);
+            state.waiting.drain(..count).collect::<Vec<_>>()
+        };
+        for task in told {
+            let _ = task.progress.send(match &failure {
+                life::Failure::Init(payload) => {
+                    Progress::Answered(Answer::Error { payload: payload.clone() })
+                }
+                life::Failure::Image(reason) => Progress::Refused(InvokeError::Image {
+                    function: self.function.key.clone(),
+                    reason: reason.clone(),
+                }),
+                life::Failure::Sandbox(reason) => Progress::Refused(InvokeError::Sandbox {
+                    function: self.function.key.clone(),
+                    reason: reason.clone(),
+                }),
+            });
+        }
+        self.pump();
+    }
+
+    /// A sandbox that served has ended.
+    pub(super) fn ended(self: &Arc<Self>, handle: &Arc<Handle>) {
+        {
+            let mut state = self.state();
+            state.sandboxes.retain(|other| !Arc::ptr_eq(other, handle));
+            state.estimator.forget_sandbox(handle.number);
+        }
+        self.pump();
+    }
+
+    /// Notes an invocation that succeeded, with those in its sandbox when it began and ended.
+    pub(super) fn observe(&self, wall: Duration, (in_flight_at_start, in_flight_at_end): (usize, usize)) {
+        let cpu = Duration::from_micros(self.cpu_per_invocation_us.load(Ordering::Relaxed));
+        let host_saturated =
+            self.shared.upgrade().is_some_and(|shared| shared.saturated.load(Ordering::Relaxed));
+        let sample = InvocationSample { cpu, wall, in_flight_at_start, in_flight_at_end, host_saturated };
+        self.state().estimator.observe_invocation(&sample, Instant::now());
+    }
+
+    /// Notes what a sandbox uses.
+    pub(super) fn observe_usage(&self, handle: &Handle, memory_bytes: u64) {
+        let in_flight = handle.slots.in_flight();
+        self.state().estimator.observe_memory(handle.number, in_flight, memory_bytes, Instant::now());
+    }
+
+    /// Notes the mean CPU time of the invocations that ended lately.
+    pub(super) fn set_cpu_per_invocation(&self, cpu: Duration) {
+        self.cpu_per_invocation_us
+            .store(u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Kills one process of a sandbox.
+    pub(super) fn kill_process(&self, sandbox: &str, process: i32) {
+        let Some(observer) = self.find(sandbox).and_then(|handle| handle.observer()) else { return };
+        // finding it reads one file for each process of the sandbox
+        tokio::task::spawn_blocking(move || {
+            if !observer.kill(process) {
+                tracing::debug!(process, "a photon to be stopped was gone already");
+            }
+        });
+    }
+
+    /// Lets a sandbox take nothing more, because something in it cannot be stopped alone.
+    pub(super) fn quarantine(self: &Arc<Self>, sandbox: &str, why: &str) {
+        let Some(handle) = self.find(sandbox) else { return };
+        if !std::mem::replace(&mut handle.state().quarantined, true) {
+            count(&self.counters().quarantined);
+            self.entry.log.add(sandbox, None, format!("sandbox {sandbox} is drained and replaced: {why}"));
+        }
+        handle.drain();
+    }
+
+    /// Ends all sandboxes once their invocations have; those that wait still get one.
+    pub(super) fn retire(&self) {
+        let mut state = self.state();
+        state.retired = true;
+        // those that wait are served by what is there; without anything they are told to ask again
+        for handle in &state.sandboxes {
+            handle.drain();
+        }
+        for task in state.waiting.drain(..) {
+            let reason = "the function was changed or deleted; ask again".into();
+            let _ = task.progress.send(Progress::Refused(InvokeError::Throttled { reason }));
+        }
+    }
+
+    /// Ends all sandboxes now.
+    pub(super) fn end_all(&self, reason: &str) {
+        for handle in self.sandboxes() {
+            handle.slots.end(reason);
+            handle.order.send_replace(Order::End);
+        }
+    }
+
+    /// Memory limit of a sandbox in MiB, as told to users.
+    pub(super) fn memory_mib(&self) -> u64 {
+        let shared = self.shared.upgrade();
+        shared.map_or(0, |shared| memory_limit(&self.function, &shared.settings.launch) >> 20)
+    }
+
+    /// Whether one photon can be ended without the others.
+    pub(super) fn photons_are_processes(&self) -> bool {
+        matches!(self.function.runtime, Runtime::Python { .. })
+    }
+
+    pub(super) fn add_to(&self, stats: &mut FunctionStats) {
+        let mut state = self.state();
+        let limit = self.shared.upgrade().map_or(0, |shared| self.limit_of(&mut state, &shared));
+        for handle in &state.sandboxes {
+            match handle.phase() {
+                Phase::Starting => stats.starting += 1,
+                Phase::Serving => stats.sandboxes += 1,
+                Phase::Closing => stats.draining += 1,
+            }
+            let in_flight = handle.slots.in_flight();
+            stats.in_flight += in_flight;
+            stats.each.push(SandboxStats {
+                id: handle.id().to_string(),
+                state: format!("{:?}", handle.phase()).to_lowercase(),
+                in_flight,
+                memory_bytes: handle.memory_bytes(),
+                start_ms: u64::try_from(handle.start_took().as_millis()).unwrap_or(u64::MAX),
+                pids: handle
+                    .observer()
+                    .map(|observer| {
+                        observer.processes().iter().map(|pid| pid.as_raw_nonzero().get()).collect()
+                    })
+                    .unwrap_or_default(),
+            });
+        }
+        stats.waiting += state.waiting.len();
+        if !state.retired {
+            let estimate = state.estimator.estimate();
+            stats.concurrency_limit = limit;
+            stats.base_bytes = estimate.base_bytes;
+            stats.increment_bytes = estimate.increment_bytes;
+            stats.cpu_us = self.cpu_per_invocation_us.load(Ordering::Relaxed);
+        }
+    }
+}
+
+impl State {
+    /// Why nothing is started just now, if so.
+    fn backoff(&self) -> Option<String> {
+        let left = self.not_before?.checked_duration_since(Instant::now())?;
+        Some(format!(
+            "the last {} starts of the function failed; the next is tried in {:.1} s; the last said: {}",
+            self.failures,
+            left.as_secs_f64(),
+            self.last_failure
+        ))
+    }
+}
+
+/// Gives the oldest that wait to the fullest sandboxes that can take them now.
+fn hand_over(state: &mut State, limit: usize) {
+    while let Some(task) = state.waiting.pop_front() {
+        let mut able: Vec<(usize, &Arc<Handle>)> = state
+            .sandboxes
+            .iter()
+            .filter(|handle| handle.phase() == Phase::Serving)
+            .map(|handle| (handle.slots.in_flight(), handle))
+            .filter(|(in_flight, _)| *in_flight < limit)
+            .collect();
+        able.sort_by_key(|(in_flight, _)| std::cmp::Reverse(*in_flight));
+        let mut given = Some(task);
+        for (_, handle) in able {
+            let Some(task) = given.take() else { break };
+            given = handle.slots.offer(task).err();
+        }
+        if let Some(task) = given {
+            state.waiting.push_front(task);
+            return;
+        }
+    }
+}
+
+/// A sandbox with room where no call waits this moment is about to have one: its slots are on
+/// their way, as those of a sandbox that starts.
+fn view(handle: &Handle, limit: usize) -> SandboxView {
+    let in_flight = handle.slots.in_flight();
+    let phase = match handle.phase() {
+        Phase::Serving if in_flight < limit => Phase::Starting,
+        phase => phase,
+    };
+    SandboxView { phase, in_flight, limit }
+}
+
+/// The sandboxes with those that are about to be started.
+fn with_planned(mut views: Vec<SandboxView>, planned: usize, limit: usize) -> Vec<SandboxView> {
+    views.extend(std::iter::repeat_n(SandboxView { phase: Phase::Starting, in_flight: 0, limit }, planned));
+    views
+}
+
+impl std::fmt::Display for life::Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Init(payload) => f.write_str(&message_of(payload)),
+            Self::Image(reason) | Self::Sandbox(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// `errorMessage` of an error's JSON, or all of it.
+fn message_of(payload: &Bytes) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_slice(payload).ok();
+    let message = parsed.as_ref().and_then(|json| json["errorMessage"].as_str());
+    message.map_or_else(|| String::from_utf8_lossy(payload).into_owned(), String::from)
+}

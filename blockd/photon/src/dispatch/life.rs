@@ -1,0 +1,280 @@
+//! A sandbox from its start to its removal, in one task.
+//!
+//! ```text
+//! image, shell ─▶ launched ─first `next`─▶ serving ─drained, or told to end─▶ stopped ─▶ gone
+//!       └──────────── failed: those who waited for it are told ───────────────────────▶ gone
+//! ```
+//!
+//! Invariants: the group hears of every sandbox's end exactly once; its image is given back
+//! after its last process; counts of starts and sandboxes come back to what they were.
+
+use super::group::{Group, Handle, Order};
+use super::{Shared, count};
+use crate::function::{FunctionNetwork, Runtime};
+use crate::http_mode;
+use crate::image_config::ImageConfig;
+use crate::launch;
+use crate::logs::read_lines;
+use crate::rootfs::RootFs;
+use crate::runtime_api::store::{SharedStore, StoreLimits, router};
+use crate::runtime_api::{Api, ApiSettings, Initialisation, OnFree, Slots};
+use crate::sandbox::{Output, Running, Shell};
+use bytes::Bytes;
+use serde_json::json;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// How long a runtime may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_millis(500);
+/// Connections of a sandbox beyond two for each invocation.
+const SPARE_CONNECTIONS: usize = 64;
+
+/// Why a start came to nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The runtime said so, or ended: an error of the function, as JSON.
+    Init(Bytes),
+    /// The image cannot be had.
+    Image(String),
+    /// The host failed.
+    Sandbox(String),
+}
+
+fn init_failure(kind: &str, message: &str) -> Failure {
+    Failure::Init(json!({"errorType": kind, "errorMessage": message}).to_string().into())
+}
+
+/// Counts a sandbox, and its start until [`Counted::started`].
+struct Counted {
+    shared: Arc<Shared>,
+    starting: bool,
+}
+
+impl Counted {
+    fn started(&mut self) {
+        if std::mem::replace(&mut self.starting, false) {
+            self.shared.starts.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.started();
+        self.shared.sandboxes.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Begins to start a sandbox of `group`.
+pub(super) fn start(shared: &Arc<Shared>, group: &Arc<Group>) {
+    shared.starts.fetch_add(1, Ordering::AcqRel);
+    shared.sandboxes.fetch_add(1, Ordering::AcqRel);
+    count(&group.counters().starts);
+    let counted = Counted { shared: Arc::clone(shared), starting: true };
+    // the group must know of it before it decides again; its name comes with the shell
+    let weak = Arc::downgrade(group);
+    let free = OnFree(Box::new(move || {
+        if let Some(group) = weak.upgrade() {
+            group.pump();
+        }
+    }));
+    let number = super::next_sandbox();
+    let handle = Handle::new(number, Slots::new(format!("s{number}").into(), free));
+    group.add(Arc::clone(&handle));
+    tokio::spawn(live(Arc::clone(shared), Arc::clone(group), handle, counted));
+}
+
+async fn live(shared: Arc<Shared>, group: Arc<Group>, handle: Arc<Handle>, mut counted: Counted) {
+    let rootfs = match shared.source.acquire(group.function()).await {
+        Ok(rootfs) => rootfs,
+        Err(reason) => {
+            drop(counted);
+            group.failed(&handle, Failure::Image(reason));
+            return;
+        }
+    };
+    let served = serve(&shared, &group, &handle, &rootfs, &mut counted).await;
+    shared.source.release(rootfs).await;
+    drop(counted);
+    match served {
+        Ok(()) => group.ended(&handle),
+        Err(failure) => group.failed(&handle, failure),
+    }
+}
+
+/// Launches the sandbox and serves it to its end.
+async fn serve(
+    shared: &Arc<Shared>,
+    group: &Arc<Group>,
+    handle: &Arc<Handle>,
+    rootfs: &Arc<dyn RootFs>,
+    counted: &mut Counted,
+) -> Result<(), Failure> {
+    let function = group.function();
+    let host = |error: &dyn std::error::Error| Failure::Sandbox(chain(error));
+    let image = ImageConfig::parse(rootfs.config()).map_err(|error| Failure::Image(error.to_string()))?;
+    let mut request = launch::request(function, &image, &shared.settings.launch)
+        .map_err(|error| init_failure("Runtime.InvalidConfiguration", &error.to_string()))?;
+    request.seccomp_bpf = shared.seccomp_bpf.get().cloned();
+    let bridged = function.network == FunctionNetwork::Bridge;
+    let mut shell = shared.pool.take(bridged).await.map_err(|error| host(&error))?;
+    let mut tasks = JoinSet::new();
+    let api = listen(shared, group, handle, &mut shell, &mut tasks).map_err(|error| host(&error))?;
+    let (mut running, output) = Running::launch(shell, Arc::clone(rootfs), request, &shared.settings.sandbox)
+        .await
+        .map_err(|error| host(&error))?;
+    handle.launched(running.observer());
+    read_output(group, handle, output, &mut tasks);
+    if let Runtime::Http { port, ready_path } = &function.runtime {
+        let target = http_mode::Target::new(&running, *port, shared.settings.most_response_bytes);
+        let (api, slots, path) = (Arc::clone(&api), Arc::clone(&handle.slots), ready_path.clone());
+        let most = function.max_concurrency;
+        tasks.spawn(async move {
+            target.ready(path.as_deref()).await;
+            api.initialised();
+            let mut slots: JoinSet<()> =
+                (0..most).map(|_| Arc::clone(&target).serve_slot(Arc::clone(&slots))).collect();
+            while slots.join_next().await.is_some() {}
+        });
+    }
+    let came_up = initialised(&mut running, api.initialisation(), shared.settings.init_timeout, handle).await;
+    let outcome = match came_up {
+        Ok(()) => {
+            counted.started();
+            if shared.seccomp_bpf.get().is_none()
+                && let Some(filter) = running.compiled_filter()
+            {
+                let _ = shared.seccomp_bpf.set(filter);
+            }
+            group.serving(handle);
+            let reason = until_end(&mut running, handle).await;
+            handle.slots.end(&reason);
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    };
+    handle.order.send_replace(Order::End);
+    running.stop(if outcome.is_ok() { GRACE } else { Duration::ZERO }).await;
+    // what it printed last is read before its readers end
+    let drained = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(Duration::from_millis(50), drained).await;
+    outcome
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Serves the Runtime API, the store and the logs inside the sandbox.
+fn listen(
+    shared: &Arc<Shared>,
+    group: &Arc<Group>,
+    handle: &Arc<Handle>,
+    shell: &mut Shell,
+    tasks: &mut JoinSet<()>,
+) -> std::io::Result<Arc<Api>> {
+    let function = group.function();
+    let settings = ApiSettings {
+        most_response_bytes: shared.settings.most_response_bytes,
+        most_connections: 2 * function.max_concurrency + SPARE_CONNECTIONS,
+        function_arn: function.arn.clone(),
+    };
+    let api = Api::new(Arc::clone(handle.id()), Arc::clone(&handle.slots), settings);
+    let Some((requests, logs)) = shell.take_listeners() else {
+        return Err(std::io::Error::other("the shell was used before"));
+    };
+    let limits = StoreLimits { budget_bytes: shared.settings.store_bytes, ..StoreLimits::default() };
+    let store = router(Arc::new(SharedStore::new(limits)));
+    tasks.spawn(Arc::clone(&api).serve(TcpListener::from_std(requests)?, store));
+    tasks.spawn(Arc::clone(&api).serve_logs(TcpListener::from_std(logs)?));
+    Ok(api)
+}
+
+/// Reads what the processes print outside of the log connections.
+fn read_output(group: &Arc<Group>, handle: &Arc<Handle>, output: Output, tasks: &mut JoinSet<()>) {
+    let line = |group: Arc<Group>, handle: Arc<Handle>| {
+        move |text: String| match handle.slots.log_for_line(&text) {
+            Some(log) => log.add(handle.id(), text),
+            None => group.entry().log.add(handle.id(), None, text),
+        }
+    };
+    tasks.spawn(read_lines(output.stdout, line(Arc::clone(group), Arc::clone(handle))));
+    tasks.spawn(read_lines(output.stderr, line(Arc::clone(group), Arc::clone(handle))));
+}
+
+fn ended(status: std::io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => format!("Runtime exited: {status}"),
+        Err(error) => format!("the sandbox's process could not be waited for: {error}"),
+    }
+}
+
+/// Waits for the runtime's first `next`.
+async fn initialised(
+    running: &mut Running,
+    mut state: watch::Receiver<Initialisation>,
+    patience: Duration,
+    handle: &Handle,
+) -> Result<(), Failure> {
+    let mut order = handle.order.subscribe();
+    let ready = async {
+        tokio::select! {
+            heard = state.wait_for(|state| *state != Initialisation::Pending) => match heard.as_deref() {
+                Ok(Initialisation::Failed(payload)) => Err(Failure::Init(payload.clone())),
+                Ok(_) => Ok(()),
+                Err(_) => Err(Failure::Sandbox("the Runtime API ended".into())),
+            },
+            status = running.wait() => Err(init_failure("Runtime.ExitError", &ended(status))),
+            _ = order.wait_for(|order| *order == Order::End) => Err(Failure::Sandbox("told to end".into())),
+        }
+    };
+    match tokio::time::timeout(patience, ready).await {
+        Ok(Err(Failure::Init(payload))) if payload.is_empty() => {
+            Err(init_failure("Runtime.InitError", "the runtime reported an error without saying which"))
+        }
+        Ok(outcome) => {
+            // a runtime that ends right after its report said why
+            let reported = state.borrow().clone();
+            match (outcome, reported) {
+                (Err(_), Initialisation::Failed(payload)) => Err(Failure::Init(payload)),
+                (outcome, _) => outcome,
+            }
+        }
+        Err(_) => {
+            let message = format!("Init timed out after {:.1} seconds", patience.as_secs_f64());
+            Err(init_failure("Sandbox.Timedout", &message))
+        }
+    }
+}
+
+/// Waits until the sandbox ends or is to end. Returns why, for invocations that are in flight.
+async fn until_end(running: &mut Running, handle: &Handle) -> String {
+    let mut order = handle.order.subscribe();
+    let (done, mut pause) = mpsc::channel::<()>(1);
+    loop {
+        let now = *order.borrow_and_update();
+        if now == Order::End || (now == Order::Drain && handle.slots.in_flight() == 0) {
+            drop(done);
+            return "the sandbox was ended".into();
+        }
+        tokio::select! {
+            status = running.wait() => return ended(status),
+            _ = order.changed() => {}
+            // drained sandboxes are looked at until they are empty
+            _ = tokio::time::timeout(Duration::from_millis(20), pause.recv()), if now == Order::Drain => {}
+        }
+    }
+}

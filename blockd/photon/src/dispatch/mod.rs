@@ -1,0 +1,435 @@
+//! Invocations to sandboxes: one with a free slot, or one that is started for them.
+//!
+//! `mod.rs` is the door and follows each invocation to its end; `group.rs` is one revision of a
+//! function: who waits, its sandboxes, and the decision for both; `life.rs` is a sandbox from
+//! its start to its removal; `watch.rs` looks at all sandboxes at intervals: memory, idleness.
+//!
+//! Invariants: an invocation is answered exactly once, whatever becomes of its caller, its
+//! sandbox or its revision; a sandbox serves one revision of one function; what is refused is
+//! refused at once.
+
+mod group;
+mod life;
+mod watch;
+
+use crate::function::{Function, FunctionKey};
+use crate::invocation::{FunctionStats, Invocation, InvokeError, Invoker, LogLine, Reply, RequestId};
+use crate::launch::LaunchSettings;
+use crate::logs::{FunctionLog, InvocationLog};
+use crate::policy::keepalive::{FixedKeepAlive, KeepAlive};
+use crate::rootfs::RootFsSource;
+use crate::runtime_api::{Answer, Progress, Slots, Stop, Task};
+use crate::sandbox::{self, Pool, PoolSettings};
+use async_trait::async_trait;
+use bytes::Bytes;
+use group::Group;
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// How a worker runs functions. All limits are the worker's, over all functions.
+#[derive(Debug, Clone)]
+pub struct DispatcherSettings {
+    /// How sandboxes are run.
+    pub sandbox: sandbox::Settings,
+    /// What is made ahead.
+    pub pool: PoolSettings,
+    /// What functions are told.
+    pub launch: LaunchSettings,
+    /// Most starts at once.
+    pub most_starts: usize,
+    /// Most sandboxes.
+    pub most_sandboxes: usize,
+    /// Most memory of all sandboxes, in bytes.
+    pub memory_bytes: u64,
+    /// Most invocations of a function that wait for a slot that is not on its way.
+    pub most_waiting: usize,
+    /// Longest wait for a slot.
+    pub longest_wait: Duration,
+    /// Longest start of a runtime, from the launch to its first `next`.
+    pub init_timeout: Duration,
+    /// How long an idle sandbox is kept.
+    pub keep_alive: Duration,
+    /// Largest answer in bytes.
+    pub most_response_bytes: usize,
+    /// Bytes of a sandbox's shared object store.
+    pub store_bytes: u64,
+    /// How often sandboxes are looked at.
+    pub watch_interval: Duration,
+}
+
+/// What all parts share.
+pub(crate) struct Shared {
+    settings: DispatcherSettings,
+    source: Arc<dyn RootFsSource>,
+    pool: Pool,
+    entries: Mutex<HashMap<FunctionKey, Arc<Entry>>>,
+    keep_alive: Mutex<Box<dyn KeepAlive>>,
+    starts: AtomicUsize,
+    sandboxes: AtomicUsize,
+    /// Memory of all sandboxes when they were last looked at, in bytes.
+    memory_used: AtomicU64,
+    /// Whether all of the host's processors were busy then.
+    saturated: AtomicBool,
+    /// The profile of system calls as the runtime compiled it for the first sandbox.
+    seccomp_bpf: OnceLock<String>,
+    closing: AtomicBool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatcher").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What of a function survives its revisions and sandboxes.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    log: Arc<FunctionLog>,
+    counters: Counters,
+    groups: Mutex<Vec<Arc<Group>>>,
+}
+
+/// See [`FunctionStats`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    invocations: AtomicU64,
+    errors: AtomicU64,
+    throttled: AtomicU64,
+    starts: AtomicU64,
+    timeouts: AtomicU64,
+    quarantined: AtomicU64,
+}
+
+/// Adds one to a counter.
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Entry {
+    fn groups(&self) -> MutexGuard<'_, Vec<Arc<Group>>> {
+        // groups go in and out whole
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs functions. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+}
+
+impl Shared {
+    fn entry(&self, key: &FunctionKey) -> Arc<Entry> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(entries.entry(key.clone()).or_default())
+    }
+
+    fn known(&self, key: &FunctionKey) -> Option<Arc<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The group of this revision; older revisions are drained when a new one comes.
+    fn group(self: &Arc<Self>, function: &Arc<Function>) -> Arc<Group> {
+        let entry = self.entry(&function.key);
+        let mut groups = entry.groups();
+        if let Some(group) = groups.iter().find(|group| group.function().revision == function.revision) {
+            return Arc::clone(group);
+        }
+        for older in groups.iter() {
+            older.retire();
+        }
+        let group = Group::new(Arc::downgrade(self), &entry, Arc::clone(function));
+        groups.retain(|group| !group.is_empty());
+        groups.push(Arc::clone(&group));
+        group
+    }
+}
+
+impl Dispatcher {
+    /// A dispatcher without functions. Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn start(settings: DispatcherSettings, source: Arc<dyn RootFsSource>) -> Self {
+        let pool = Pool::start(settings.pool.clone(), &settings.sandbox);
+        let keep_alive = Box::new(FixedKeepAlive::new(settings.keep_alive));
+        let shared = Arc::new(Shared {
+            settings,
+            source,
+            pool,
+            entries: Mutex::default(),
+            keep_alive: Mutex::new(keep_alive),
+            starts: AtomicUsize::new(0),
+            sandboxes: AtomicUsize::new(0),
+            memory_used: AtomicU64::new(0),
+            saturated: AtomicBool::new(false),
+            seccomp_bpf: OnceLock::new(),
+            closing: AtomicBool::new(false),
+        });
+        tokio::spawn(watch::watch(Arc::downgrade(&shared)));
+        Self { shared }
+    }
+
+    /// Stops taking invocations, gives those in flight `patience`, and ends all sandboxes.
+    /// Not cancel-safe.
+    pub async fn shutdown(&self, patience: Duration) {
+        self.shared.closing.store(true, Ordering::Release);
+        for entry in self.shared.all() {
+            for group in entry.groups().iter() {
+                group.retire();
+            }
+        }
+        let deadline = Instant::now() + patience;
+        let mut forced = false;
+        while self.shared.sandboxes.load(Ordering::Acquire) > 0 {
+            if Instant::now() >= deadline && !std::mem::replace(&mut forced, true) {
+                for entry in self.shared.all() {
+                    entry.groups().iter().for_each(|group| group.end_all("this worker is shutting down"));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.shared.pool.shutdown().await;
+    }
+
+    /// Sandboxes of all functions.
+    #[must_use]
+    pub fn sandboxes(&self) -> usize {
+        self.shared.sandboxes.load(Ordering::Acquire)
+    }
+
+    /// What is made ahead, and how often it was there.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+}
+
+#[async_trait]
+impl Invoker for Dispatcher {
+    async fn invoke(&self, function: Arc<Function>, invocation: Invocation) -> Result<Reply, InvokeError> {
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(InvokeError::ShuttingDown);
+        }
+        // a task of its own: the invocation goes on when its caller goes away
+        let running = tokio::spawn(follow(Arc::clone(&self.shared), function, invocation));
+        running.await.unwrap_or(Err(InvokeError::ShuttingDown))
+    }
+
+    async fn retire(&self, function: &FunctionKey, keep: Option<&str>) {
+        let Some(entry) = self.shared.known(function) else { return };
+        let groups: Vec<Arc<Group>> = entry.groups().clone();
+        for group in groups.iter().filter(|group| Some(group.function().revision.as_str()) != keep) {
+            group.retire();
+        }
+    }
+
+    fn stats(&self, function: &FunctionKey) -> FunctionStats {
+        let Some(entry) = self.shared.known(function) else { return FunctionStats::default() };
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &entry.counters;
+        let mut stats = FunctionStats {
+            invocations: read(&counters.invocations),
+            errors: read(&counters.errors),
+            throttled: read(&counters.throttled),
+            starts: read(&counters.starts),
+            timeouts: read(&counters.timeouts),
+            quarantined: read(&counters.quarantined),
+            ..FunctionStats::default()
+        };
+        for group in entry.groups().iter() {
+            group.add_to(&mut stats);
+        }
+        stats
+    }
+
+    fn logs(&self, function: &FunctionKey, most: usize) -> Vec<LogLine> {
+        self.shared.known(function).map(|entry| entry.log.newest(most)).unwrap_or_default()
+    }
+}
+
+/// An invocation from its arrival to its end.
+async fn follow(
+    shared: Arc<Shared>,
+    function: Arc<Function>,
+    invocation: Invocation,
+) -> Result<Reply, InvokeError> {
+    let group = shared.group(&function);
+    count(&group.entry().counters.invocations);
+    let invocation = Arc::new(invocation);
+    let log = InvocationLog::new(invocation.request_id.clone(), Arc::clone(&group.entry().log));
+    let (progress, mut heard) = mpsc::unbounded_channel();
+    let task = Task {
+        invocation,
+        timeout: function.timeout,
+        deadline_at: SystemTime::UNIX_EPOCH,
+        log: Arc::clone(&log),
+        progress,
+    };
+    let patience = Instant::now() + shared.settings.longest_wait;
+    group.submit(task.clone());
+    let mut flight = None;
+    loop {
+        let until = flight.as_ref().map_or(patience, |flight: &Flight| flight.begun + function.timeout);
+        let Ok(event) = tokio::time::timeout_at(until, heard.recv()).await else {
+            match flight.take() {
+                Some(flight) => return Ok(over_deadline(&group, &task, flight)),
+                None if group.withdraw(&task.invocation.request_id) => {
+                    let waited = shared.settings.longest_wait.as_secs();
+                    count(&group.entry().counters.throttled);
+                    let reason =
+                        format!("no sandbox of the function had a free slot for {waited} s; try again later");
+                    return Err(InvokeError::Throttled { reason });
+                }
+                // it was handed over in this very moment
+                None => continue,
+            }
+        };
+        match event {
+            Some(Progress::Delivered { slots, first }) => {
+                let in_flight = slots.in_flight();
+                flight = Some(Flight { slots, first, begun: Instant::now(), in_flight });
+            }
+            Some(Progress::Answered(Answer::Lost)) => {
+                flight = None;
+                group.submit(task.clone());
+            }
+            Some(Progress::Answered(answer)) => return Ok(answered(&group, &task, flight, answer)),
+            Some(Progress::Refused(error)) => {
+                count(&group.entry().counters.throttled);
+                return Err(error);
+            }
+            None => return Err(InvokeError::ShuttingDown),
+        }
+    }
+}
+
+/// An invocation that was handed over.
+struct Flight {
+    slots: Arc<Slots>,
+    first: bool,
+    begun: Instant,
+    in_flight: usize,
+}
+
+fn error_payload(kind: &str, message: &str) -> Bytes {
+    json!({"errorType": kind, "errorMessage": message}).to_string().into()
+}
+
+fn answered(group: &Arc<Group>, task: &Task, flight: Option<Flight>, answer: Answer) -> Reply {
+    let duration = flight.as_ref().map_or(Duration::ZERO, |flight| flight.begun.elapsed());
+    let (payload, content_type, function_error) = match answer {
+        Answer::Response { payload, content_type } => (payload, content_type, None),
+        Answer::Error { payload } => (payload, None, Some("Unhandled".to_string())),
+        Answer::Ended { reason } => {
+            let id = &task.invocation.request_id;
+            let message = format!("RequestId: {id} Error: {reason}");
+            (error_payload("Runtime.ExitError", &message), None, Some("Unhandled".to_string()))
+        }
+        // `follow` offers it again instead
+        Answer::Lost => (Bytes::new(), None, None),
+    };
+    if function_error.is_some() {
+        count(&group.entry().counters.errors);
+    } else if let Some(flight) = &flight {
+        group.observe(duration, (flight.in_flight, flight.slots.in_flight() + 1));
+    }
+    // a slot is free again, though its `next` may already wait
+    group.pump();
+    let cold = flight.as_ref().is_some_and(|flight| flight.first);
+    finish(
+        group,
+        task,
+        flight.map(|flight| flight.slots),
+        duration,
+        cold,
+        payload,
+        content_type,
+        function_error,
+    )
+}
+
+/// Ends an invocation over its deadline: stops it alone where that can be, else drains and
+/// replaces its sandbox.
+fn over_deadline(group: &Arc<Group>, task: &Task, flight: Flight) -> Reply {
+    let counters = &group.entry().counters;
+    count(&counters.timeouts);
+    count(&counters.errors);
+    let id = &task.invocation.request_id;
+    stop(group, &flight.slots, id, "an invocation was over its deadline");
+    let seconds = task.timeout.as_secs_f64();
+    let message = format!("RequestId: {id} Error: Task timed out after {seconds:.2} seconds");
+    let payload = error_payload("Sandbox.Timedout", &message);
+    let (duration, first) = (flight.begun.elapsed(), flight.first);
+    finish(group, task, Some(flight.slots), duration, first, payload, None, Some("Unhandled".into()))
+}
+
+/// Ends an invocation that took too much memory.
+fn stop_for_memory(group: &Arc<Group>, slots: &Arc<Slots>, id: &RequestId, why: &str) {
+    let progress = slots.progress_of(id);
+    stop(group, slots, id, why);
+    if let Some(progress) = progress {
+        let payload = error_payload("Runtime.OutOfMemory", &format!("RequestId: {id} Error: {why}"));
+        let _ = progress.send(Progress::Answered(Answer::Error { payload }));
+    }
+}
+
+/// A number that no other sandbox of this process has.
+fn next_sandbox() -> u64 {
+    static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+    SEQUENCE.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Stops one invocation, with its sandbox if need be.
+fn stop(group: &Arc<Group>, slots: &Arc<Slots>, id: &RequestId, why: &str) {
+    match slots.expire(id) {
+        Stop::Process(process) => group.kill_process(slots.sandbox(), process),
+        Stop::Done | Stop::Gone => {}
+        Stop::Sandbox => group.quarantine(slots.sandbox(), why),
+    }
+    group.pump();
+}
+
+#[expect(clippy::too_many_arguments, reason = "the fields of a reply, from two places")]
+fn finish(
+    group: &Arc<Group>,
+    task: &Task,
+    slots: Option<Arc<Slots>>,
+    duration: Duration,
+    cold: bool,
+    payload: Bytes,
+    content_type: Option<String>,
+    function_error: Option<String>,
+) -> Reply {
+    let id = &task.invocation.request_id;
+    let ms = duration.as_secs_f64() * 1e3;
+    let memory = group.memory_mib();
+    let sandbox = slots.map_or_else(|| Arc::from("-"), |slots| Arc::clone(slots.sandbox()));
+    let report = format!(
+        "REPORT RequestId: {id}\tDuration: {ms:.2} ms\tBilled Duration: {} ms\tMemory Size: {memory} MB",
+        ms.ceil()
+    );
+    let body = task.log.tail();
+    task.log.add(&sandbox, report.clone());
+    let log_tail = tail(id, &body, &report);
+    Reply { payload, content_type, function_error, log_tail, duration, cold }
+}
+
+/// The end of the log as AWS shows it: START, what was printed, END, REPORT.
+fn tail(id: &RequestId, body: &[u8], report: &str) -> Bytes {
+    let mut text = format!("START RequestId: {id} Version: $LATEST\n").into_bytes();
+    text.extend_from_slice(body);
+    text.extend_from_slice(format!("END RequestId: {id}\n{report}\n").as_bytes());
+    let over = text.len().saturating_sub(crate::logs::TAIL_BYTES);
+    Bytes::from(text).slice(over..)
+}
+
+#[cfg(test)]
+mod tests;

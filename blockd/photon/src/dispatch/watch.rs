@@ -1,0 +1,166 @@
+//! Looks at all sandboxes at intervals: what they use, which have been idle for too long, and
+//! which are about to run out of memory.
+//!
+//! Invariant: a sandbox with an invocation in flight is never ended from here; at worst it is
+//! drained, or one photon in it is stopped.
+
+use super::group::{Group, Handle};
+use super::{Shared, count};
+use crate::invocation::RequestId;
+use crate::launch::memory_limit;
+use crate::policy::keepalive::{IdleSandbox, evict};
+use crate::sandbox::{Observer, Usage};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// A sandbox this close to its limit, in hundredths, is about to lose a process to the kernel.
+const NEARLY_FULL_PERCENT: u64 = 92;
+
+type Watched = (Arc<Group>, Arc<Handle>);
+
+fn watched(shared: &Shared) -> Vec<Watched> {
+    let mut all = Vec::new();
+    for entry in shared.all() {
+        for group in entry.groups().iter() {
+            all.extend(group.sandboxes().into_iter().map(|handle| (Arc::clone(group), handle)));
+        }
+    }
+    all
+}
+
+/// Runs until the dispatcher is gone.
+pub(super) async fn watch(shared: Weak<Shared>) {
+    let mut ended_before: HashMap<usize, u64> = HashMap::new();
+    let mut cpus = HostCpus::default();
+    loop {
+        let Some(interval) = shared.upgrade().map(|shared| shared.settings.watch_interval) else { return };
+        tokio::time::sleep(interval).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let all = watched(&shared);
+        let observers: Vec<Option<Observer>> = all.iter().map(|(_, handle)| handle.observer()).collect();
+        // some small files for each sandbox
+        let read = tokio::task::spawn_blocking(move || {
+            observers.iter().map(|observer| observer.as_ref().map(Observer::usage)).collect::<Vec<_>>()
+        });
+        let Ok(usages) = read.await else { continue };
+        let used = usages.iter().flatten().map(|usage| usage.memory_bytes).sum();
+        shared.memory_used.store(used, Ordering::Relaxed);
+        shared.saturated.store(cpus.saturated(), Ordering::Relaxed);
+        note(&shared, &all, &usages, &mut ended_before);
+        end_idle(&shared, &all);
+    }
+}
+
+/// The host's processors between two looks.
+#[derive(Debug, Default)]
+struct HostCpus {
+    idle: u64,
+    all: u64,
+}
+
+/// Processors idle for less than this share of the time, in hundredths, are busy.
+const BUSY_IDLE_PERCENT: u64 = 5;
+
+impl HostCpus {
+    /// Whether all processors were busy since the last look; false if that is not known.
+    fn saturated(&mut self) -> bool {
+        let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let first = text.lines().next().unwrap_or_default();
+        let ticks: Vec<u64> = first.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+        // user nice system idle iowait …: proc(5)
+        let (idle, all) = (ticks.iter().skip(3).take(2).sum(), ticks.iter().sum());
+        let before = std::mem::replace(self, Self { idle, all });
+        let passed = all.saturating_sub(before.all);
+        before.all > 0 && passed > 0 && idle.saturating_sub(before.idle) * 100 < passed * BUSY_IDLE_PERCENT
+    }
+}
+
+/// Tells the groups what their sandboxes use.
+fn note(shared: &Shared, all: &[Watched], usages: &[Option<Usage>], ended_before: &mut HashMap<usize, u64>) {
+    let mut cpu: HashMap<usize, (Arc<Group>, Duration)> = HashMap::new();
+    for ((group, handle), usage) in all.iter().zip(usages) {
+        let Some(usage) = *usage else { continue };
+        let (spent, kills) = handle.note(usage);
+        group.observe_usage(handle, usage.memory_bytes);
+        let key = Arc::as_ptr(group).addr();
+        cpu.entry(key).or_insert_with(|| (Arc::clone(group), Duration::ZERO)).1 += spent;
+        if kills > 0 {
+            let text = format!("the kernel stopped {kills} processes of {} at its memory limit", handle.id());
+            group.entry().log.add(handle.id(), None, text);
+        }
+        let limit = memory_limit(group.function(), &shared.settings.launch);
+        if usage.memory_bytes > limit / 100 * NEARLY_FULL_PERCENT {
+            relieve(group, handle);
+        }
+    }
+    ended_before.retain(|key, _| cpu.contains_key(key));
+    for (key, (group, spent)) in cpu {
+        let ended = group.counters().invocations.load(Ordering::Relaxed);
+        let before = ended_before.insert(key, ended).unwrap_or(ended);
+        if let Ok(more @ 1..) = u32::try_from(ended.saturating_sub(before)) {
+            group.set_cpu_per_invocation(spent / more);
+        }
+    }
+}
+
+/// A sandbox that is nearly full: stops its greediest photon where photons are processes, else
+/// lets it take nothing more, so that those in it can finish.
+fn relieve(group: &Arc<Group>, handle: &Arc<Handle>) {
+    if !group.photons_are_processes() {
+        if handle.slots.in_flight() > 1 {
+            group.quarantine(handle.id(), "its memory is nearly used up");
+        }
+        return;
+    }
+    let photons = handle.slots.processes();
+    if photons.len() < 2 {
+        // alone: it may use all there is, and the kernel ends it beyond
+        return;
+    }
+    let Some(observer) = handle.observer() else { return };
+    let (group, slots) = (Arc::clone(group), Arc::clone(&handle.slots));
+    tokio::task::spawn_blocking(move || {
+        let private = |process: i32| observer.find(process).and_then(Observer::private_bytes).unwrap_or(0);
+        let greediest: Option<(u64, RequestId)> =
+            photons.into_iter().map(|(process, id)| (private(process), id)).max_by_key(|(bytes, _)| *bytes);
+        if let Some((bytes, id)) = greediest {
+            let why = format!("it had {} MiB of its own when its sandbox was nearly full", bytes >> 20);
+            count(&group.counters().errors);
+            super::stop_for_memory(&group, &slots, &id, &why);
+        }
+    });
+}
+
+/// Ends sandboxes that were idle for long enough, and more of them while memory is short.
+fn end_idle(shared: &Shared, all: &[Watched]) {
+    let now = Instant::now();
+    let mut idle: Vec<(&Arc<Handle>, Instant)> = Vec::new();
+    for (group, handle) in all {
+        let Some(since) = handle.idle_since(now) else { continue };
+        let keep = {
+            let mut policy = shared.keep_alive.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            policy.idle(&group.function().key, since).keep
+        };
+        if now.saturating_duration_since(since) >= keep {
+            handle.drain();
+        } else {
+            idle.push((handle, since));
+        }
+    }
+    let used = shared.memory_used.load(Ordering::Relaxed);
+    // a tenth is kept free for what comes next
+    let most = shared.settings.memory_bytes / 10 * 9;
+    let candidates: Vec<IdleSandbox> = idle
+        .iter()
+        .map(|(handle, since)| IdleSandbox {
+            idle_since: *since,
+            memory_bytes: handle.memory_bytes(),
+            start: handle.start_took(),
+        })
+        .collect();
+    for index in evict(&candidates, used.saturating_sub(most), now) {
+        idle[index].0.drain();
+    }
+}

@@ -1,0 +1,158 @@
+//! What a sandbox of a function runs: command, environment, mounts and limits, from the
+//! function and its image.
+//!
+//! Pure. The contract with what runs inside is docs/runtimes.md.
+
+use crate::function::{Function, FunctionNetwork, Runtime};
+use crate::image_config::ImageConfig;
+use crate::sandbox::{LOG_ADDRESS, Mount, MountKind, RUNTIME_API, Request};
+use std::path::{Path, PathBuf};
+
+/// Where our runtimes' files are in a sandbox.
+const RUNTIMES_INSIDE: &str = "/opt/lantern";
+/// Processes and threads of a sandbox, as on AWS.
+const MOST_PIDS: i64 = 1024;
+/// Where functions' code is by convention.
+const TASK_ROOT: &str = "/var/task";
+
+/// What is the same for all functions of a worker.
+#[derive(Debug, Clone)]
+pub struct LaunchSettings {
+    /// Directory with our runtimes' files (`python`, `java`) on this host.
+    pub runtimes: PathBuf,
+    /// Region told to functions.
+    pub region: String,
+    /// Memory limit of a sandbox whose owner declared none, in bytes.
+    pub default_memory_bytes: u64,
+}
+
+/// A function that cannot be run as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LaunchError {
+    /// Our runtimes need to know what to call.
+    #[error("function {0} names no handler: set the image's command, such as \"app.handler\"")]
+    NoHandler(String),
+    /// The Java runtime's jars are built apart.
+    #[error(
+        "the Java runtime is not at {0}; build it with blockd/photon/runtimes/java/build and name it with --runtimes-dir"
+    )]
+    NoJava(PathBuf),
+}
+
+/// The memory limit of a function's sandboxes in bytes.
+#[must_use]
+pub fn memory_limit(function: &Function, settings: &LaunchSettings) -> u64 {
+    function.memory_bytes.unwrap_or(settings.default_memory_bytes)
+}
+
+/// The command of our Java runtime; class path and handler are the function's.
+fn java(function: &Function, settings: &LaunchSettings, task_root: &str) -> Result<Vec<String>, LaunchError> {
+    let jars = settings.runtimes.join("java");
+    if !jars.join("lantern-agent.jar").exists() {
+        return Err(LaunchError::NoJava(jars));
+    }
+    let own = function.env.get("LANTERN_CLASSPATH").or_else(|| function.env.get("CLASSPATH"));
+    let application = own.cloned().unwrap_or_else(|| format!("{task_root}:{task_root}/*:{task_root}/lib/*"));
+    let class_path = format!("{RUNTIMES_INSIDE}/java/lantern-runtime.jar:{application}");
+    let options = crate::runtimes::JAVA_OPTIONS.iter().map(ToString::to_string);
+    let mut command = vec!["java".to_string()];
+    command.extend(options);
+    command.push(format!("-javaagent:{RUNTIMES_INSIDE}/java/lantern-agent.jar"));
+    command.extend(["-cp".into(), class_path, "lantern.runtime.Bootstrap".into()]);
+    Ok(command)
+}
+
+/// What every function is told, its own variables last.
+fn environment(
+    function: &Function,
+    settings: &LaunchSettings,
+    handler: &str,
+    task_root: &str,
+) -> Vec<String> {
+    let name = &function.key.name;
+    let memory_mib = memory_limit(function, settings) >> 20;
+    let mut env = vec![
+        format!("AWS_LAMBDA_RUNTIME_API={RUNTIME_API}"),
+        format!("LANTERN_LOG_ADDRESS={LOG_ADDRESS}"),
+        format!("_HANDLER={handler}"),
+        format!("LAMBDA_TASK_ROOT={task_root}"),
+        format!("AWS_LAMBDA_FUNCTION_NAME={name}"),
+        "AWS_LAMBDA_FUNCTION_VERSION=$LATEST".into(),
+        format!("AWS_LAMBDA_FUNCTION_MEMORY_SIZE={memory_mib}"),
+        format!("AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/{name}"),
+        format!("AWS_LAMBDA_LOG_STREAM_NAME={}", function.revision),
+        format!("AWS_REGION={0}", settings.region),
+        format!("AWS_DEFAULT_REGION={0}", settings.region),
+        "TZ=:UTC".into(),
+    ];
+    if function.max_concurrency > 1 {
+        env.push(format!("AWS_LAMBDA_MAX_CONCURRENCY={}", function.max_concurrency));
+    }
+    if let Runtime::Python { fork_per_invocation } = function.runtime {
+        let mode = if fork_per_invocation { "invocation" } else { "slot" };
+        env.push(format!("LANTERN_PYTHON_FORK={mode}"));
+    }
+    if let Runtime::Http { port, .. } = function.runtime {
+        env.push(format!("PORT={port}"));
+    }
+    env.extend(function.env.iter().map(|(name, value)| format!("{name}={value}")));
+    env
+}
+
+/// The request by which a sandbox of `function` is launched.
+///
+/// # Errors
+/// [`LaunchError`] if function and image do not say what to run.
+pub fn request(
+    function: &Function,
+    image: &ImageConfig,
+    settings: &LaunchSettings,
+) -> Result<Request, LaunchError> {
+    let command = function.command.as_ref().unwrap_or(&image.cmd);
+    let own_runtime = matches!(function.runtime, Runtime::Python { .. } | Runtime::Java);
+    let handler = command.first().cloned().unwrap_or_default();
+    if own_runtime && handler.is_empty() {
+        return Err(LaunchError::NoHandler(function.key.to_string()));
+    }
+    let working_dir = function.working_dir.clone();
+    let directory = working_dir.as_deref().unwrap_or(&image.working_dir);
+    let task_root = if directory.is_empty() || directory == "/" { TASK_ROOT } else { directory };
+    let (entrypoint, args) = match &function.runtime {
+        Runtime::Python { .. } => {
+            let zygote = Path::new(RUNTIMES_INSIDE).join("python").join(crate::runtimes::PYTHON_ENTRY);
+            (Some(vec!["python3".into(), zygote.display().to_string()]), Vec::new())
+        }
+        Runtime::Java => (Some(java(function, settings, task_root)?), Vec::new()),
+        Runtime::Image | Runtime::Http { .. } => {
+            // both replace what the image says, each on its own, as on AWS
+            let entrypoint = function.entrypoint.as_ref().unwrap_or(&image.entrypoint);
+            (Some(entrypoint.clone()), command.clone())
+        }
+    };
+    let mut mounts = Vec::new();
+    if own_runtime {
+        mounts.push(bind(&settings.runtimes, RUNTIMES_INSIDE));
+    }
+    if function.network == FunctionNetwork::Bridge {
+        // names are resolved as on this host
+        mounts.push(bind(Path::new("/etc/resolv.conf"), "/etc/resolv.conf"));
+    }
+    Ok(Request {
+        args,
+        entrypoint,
+        env: environment(function, settings, &handler, task_root),
+        working_dir,
+        mounts,
+        memory_bytes: Some(memory_limit(function, settings)),
+        cpu_millis: function.cpu_millis,
+        pids: Some(MOST_PIDS),
+        tmp_bytes: Some(function.tmp_bytes),
+        private_tmp: matches!(function.runtime, Runtime::Python { .. }),
+        no_capabilities: true,
+        ..Request::default()
+    })
+}
+
+fn bind(source: &Path, target: &str) -> Mount {
+    Mount { kind: MountKind::Bind(source.to_path_buf()), target: target.into(), read_only: true }
+}
