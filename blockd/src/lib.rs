@@ -3,7 +3,9 @@
 
 pub mod api;
 pub mod config;
+pub mod cpus;
 pub mod device;
+pub mod functions;
 pub mod image;
 pub mod report;
 pub mod report_kind;

@@ -5,6 +5,7 @@
 mod architecture;
 mod conformance;
 mod fleet;
+mod front_door;
 mod on_s3;
 mod pushing;
 mod right_bytes;

@@ -18,6 +18,13 @@ impl RequestId {
         Self(uuid::Uuid::new_v4().to_string().into())
     }
 
+    /// The name of an invocation that was accepted earlier and is run again; `None` if it was
+    /// never one.
+    #[must_use]
+    pub fn of_accepted(text: &str) -> Option<Self> {
+        uuid::Uuid::try_parse(text).ok().map(|id| Self(id.to_string().into()))
+    }
+
     /// As in `Lambda-Runtime-Aws-Request-Id`.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -10,9 +10,13 @@
 //! | `GET /v1/status` | tiers, counters, latencies |
 //! | `GET /metrics` | the same for Prometheus |
 
+pub mod access_keys;
 mod client;
 mod control;
+pub mod lambda;
 mod prometheus;
+pub mod sigv4;
+pub mod status;
 
 pub use client::{Client, Lease};
 pub use control::serve;

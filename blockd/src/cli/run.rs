@@ -5,6 +5,7 @@ use super::By;
 use anyhow::{Context, Result};
 use blockd::api::{Client, Lease};
 use blockd::config::{self, ConfigFile, WorkerArgs};
+use blockd::cpus::cpus;
 use blockd::report::{RunReport, seconds};
 use blockd::run_dir::{RunDir, clear_dead};
 use blockd::worker::{IfSsdInUse, InstanceInfo, OpenRequest, Worker};
@@ -82,17 +83,6 @@ pub(crate) enum NetworkArg {
     None,
     /// The host's
     Host,
-}
-
-/// Thousandths of a CPU.
-fn cpus(text: &str) -> Result<u64, String> {
-    let refused = || format!("{text:?} is not a number of CPUs; use 0.5, 1, 2.25, …");
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = u32::try_from(fraction.len()).ok().filter(|&n| (1..=3).contains(&n)).ok_or_else(refused)?;
-    let (whole, fraction): (u64, u64) =
-        (whole.parse().map_err(|_| refused())?, fraction.parse().map_err(|_| refused())?);
-    let millis = whole.checked_mul(1000).map(|millis| millis + fraction * 10_u64.pow(3 - digits));
-    millis.filter(|&millis| (10..=1_000_000).contains(&millis)).ok_or_else(refused)
 }
 
 /// Whoever holds the instance for us.
@@ -250,19 +240,4 @@ fn report(args: &RunArgs, info: InstanceInfo, mounted: Duration, outcome: Outcom
         writeln!(err, "{report}")?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::cpus;
-
-    #[test]
-    fn cpu_shares() {
-        for (text, want) in [("1", 1000), ("0.5", 500), ("2.25", 2250), ("0.01", 10)] {
-            assert_eq!(cpus(text), Ok(want), "{text}");
-        }
-        for bad in ["", "0", "-1", "1.", "1.2345", "x", "100000"] {
-            assert!(cpus(bad).is_err(), "{bad}");
-        }
-    }
 }
