@@ -1,0 +1,143 @@
+"""What a photon puts back between two invocations of its own.
+
+Another invocation at the same time is another process, so nothing has to be
+done about it here. This is about the next invocation in the same process, in
+slot mode: everything that belongs to the process rather than to the Python
+program is put back to what the import left: environment, working directory,
+umask, signal handlers, timers, random state, children. Python objects (module
+globals, caches, open connections) are kept on purpose, as on AWS.
+"""
+
+import _signal
+import _thread
+import os
+import sys
+import time
+
+from . import system
+
+CHILDREN_SECONDS = 2.0
+"""How long killed children may take to go. Longer means that the kernel holds
+one (a hung device); the photon then ends, and the zygote takes over."""
+
+_SIGNALS = [number for number in range(1, _signal.NSIG) if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
+
+
+class Baseline:
+    """The process as the import of the handler left it; taken in the zygote."""
+
+    __slots__ = ("environ", "variables", "cwd", "umask", "handlers", "mask")
+
+    def __init__(self):
+        self.environ = os.environ
+        self.variables = dict(os.environ._data)
+        try:
+            self.cwd = os.getcwd()
+        except OSError:
+            self.cwd = "/"
+        self.umask = os.umask(0o022)
+        os.umask(self.umask)
+        self.handlers = _handlers()
+        self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+
+    def restore(self):
+        """Puts everything back. Cheap when nothing was changed."""
+        os.environ = self.environ
+        if os.environ._data != self.variables:
+            self._restore_environment()
+        try:
+            os.chdir(self.cwd)
+        except OSError:
+            pass
+        os.umask(self.umask)
+        self.restore_signals()
+        reseed()
+
+    def _restore_environment(self):
+        environ = self.environ
+        for name in [name for name in environ._data if name not in self.variables]:
+            del environ[environ.decodekey(name)]
+        for name, value in self.variables.items():
+            if environ._data.get(name) != value:
+                environ[environ.decodekey(name)] = environ.decodevalue(value)
+
+    def restore_signals(self):
+        """Handlers, mask and timers. None stands for a handler that was not set
+        by Python and that Python cannot set again."""
+        now = _handlers()
+        if now != self.handlers:
+            for number, handler, before in zip(_SIGNALS, now, self.handlers):
+                if handler != before and before is not None:
+                    _set_handler(number, before)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+        _signal.alarm(0)
+        for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
+            _signal.setitimer(timer, 0)
+
+
+def _handlers():
+    return [_signal.getsignal(number) for number in _SIGNALS]
+
+
+def _set_handler(number, handler):
+    try:
+        _signal.signal(number, handler)
+    except (OSError, ValueError):
+        pass  # signals that the C library keeps for itself
+
+
+def reseed():
+    """New random state for `random` and `numpy.random`, if they are loaded.
+    `os.urandom`, `secrets`, `uuid4` and OpenSSL ask the kernel or notice the
+    fork. The seed of string hashes cannot be changed in a running interpreter."""
+    random = sys.modules.get("random")
+    if random is not None:
+        random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        try:
+            numpy_random.seed()
+        except Exception:
+            pass  # a replaced bit generator may take no seed
+
+
+def threads():
+    """Python threads besides the main one."""
+    return _thread._count()
+
+
+def has_children():
+    """Whether this process has children, dead or alive: one system call."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    except ChildProcessError:
+        return False
+
+
+def end_children():
+    """Kills and reaps all descendants. Orphans of killed children become our
+    children (`system.adopt_orphans`), so the loop ends when none is left.
+    Returns False if some would not go in `CHILDREN_SECONDS`."""
+    give_up = time.monotonic() + CHILDREN_SECONDS
+    while has_children():
+        for pid in system.children():
+            try:
+                os.kill(pid, _signal.SIGKILL)
+            except OSError:
+                pass
+        if not _reap_some():
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.001)
+    return True
+
+
+def _reap_some():
+    reaped = False
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0] != 0:
+            reaped = True
+    except ChildProcessError:
+        pass
+    return reaped

@@ -1,0 +1,159 @@
+"""Events and responses as JSON, and the shapes of errors, as awslambdaric has them.
+
+`Fault` is an error of the runtime's own, with its AWS name; every other
+exception is the function's and keeps the name of its class.
+"""
+
+import json
+import os
+
+JSON = "application/json"
+BYTES = "application/unknown"
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+_NATIVE_UNICODE = {"AWS_Lambda_python3.%d" % minor for minor in range(12, 20)}
+
+
+class Fault(Exception):
+    """An error with an AWS name: Runtime.MarshalError and its like."""
+
+    MARSHAL = "Runtime.MarshalError"
+    UNMARSHAL = "Runtime.UnmarshalError"
+    SYNTAX = "Runtime.UserCodeSyntaxError"
+    HANDLER_NOT_FOUND = "Runtime.HandlerNotFound"
+    IMPORT = "Runtime.ImportModuleError"
+    BUILT_IN = "Runtime.BuiltInModuleConflict"
+    MALFORMED_HANDLER = "Runtime.MalformedHandlerName"
+    CONTEXT = "Runtime.LambdaContextUnmarshalError"
+    EXIT = "Runtime.ExitError"
+
+    def __init__(self, name, message, trace=None):
+        """`trace` is a list of text lines, or None."""
+        super().__init__(message)
+        self.name = name
+        self.message = message
+        self.trace = trace
+
+
+def decode_event(body, content_type):
+    """The event: parsed JSON, or the bytes if they are declared something else."""
+    if content_type is not None and content_type.partition(";")[0].strip().lower() != JSON:
+        return body
+    try:
+        return json.loads(body)
+    except Exception as error:
+        raise Fault(Fault.UNMARSHAL, "Unable to unmarshal input: %s" % error) from None
+
+
+def decode_header(text, what):
+    """A JSON header such as the client context; None if it is absent."""
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except Exception as error:
+        raise Fault(Fault.CONTEXT, "Unable to parse %s JSON: %s" % (what, error)) from None
+
+
+class Encoder:
+    """Turns responses into JSON: `Decimal` becomes a number of all its digits,
+    `bytes` inside of a response become text."""
+
+    def __init__(self, environ):
+        """AWS writes non-ASCII as it is from Python 3.12 on, and as escapes before."""
+        self._ascii = environ.get("AWS_EXECUTION_ENV") not in _NATIVE_UNICODE
+        self._encode = json.JSONEncoder(ensure_ascii=self._ascii, default=_default).encode
+
+    def response(self, value):
+        """(body, content type) of a handler's result."""
+        if isinstance(value, bytes):
+            return value, BYTES
+        try:
+            return self._text(value).encode("utf-8"), JSON
+        except Exception as error:
+            raise Fault(Fault.MARSHAL, "Unable to marshal response: %s" % error) from None
+
+    def _text(self, value):
+        try:
+            return self._encode(value)
+        except _HasDecimal:
+            return self._text_with_decimals(value)
+
+    def _text_with_decimals(self, value):
+        """The standard encoder can write no number that is not its own, so each
+        `Decimal` goes through as a string behind a random mark, which no data of
+        the function can contain, and then loses its quotes."""
+        mark = os.urandom(16).hex() + ":"
+
+        def default(item):
+            if not _is_decimal(item):
+                return _default(item)
+            return float("nan") if item.is_nan() else mark + str(item)
+
+        first, *rest = json.JSONEncoder(ensure_ascii=self._ascii, default=default).encode(value).split('"' + mark)
+        return first + "".join(part.replace('"', "", 1) for part in rest)
+
+
+class _HasDecimal(Exception):
+    pass
+
+
+def _is_decimal(item):
+    # Without importing `decimal`: who has one has the module.
+    return any(base.__name__ == "Decimal" and base.__module__ in ("decimal", "_pydecimal") for base in type(item).__mro__)
+
+
+def _default(item):
+    if _is_decimal(item):
+        raise _HasDecimal
+    if isinstance(item, bytes):
+        return item.decode("utf-8")
+    raise TypeError("Object of type %s is not JSON serializable" % type(item).__name__)
+
+
+def error(message, name, trace, request_id):
+    """The JSON object of an error, as a dict."""
+    return {"errorMessage": message or "", "errorType": name or "", "requestId": request_id or "", "stackTrace": trace or []}
+
+
+def error_of(exception, request_id):
+    """The error for what a handler or an import raised: without the runtime's own frames."""
+    if isinstance(exception, Fault):
+        return error(exception.message, exception.name, exception.trace, request_id)
+    import traceback
+
+    frames = traceback.extract_tb(exception.__traceback__)
+    first = next((i for i, frame in enumerate(frames) if not _ours(frame.filename)), 0)
+    trace = traceback.format_list(frames[first:])
+    return error(_message(exception), type(exception).__name__, trace, request_id)
+
+
+def _ours(filename):
+    return filename.startswith(_PACKAGE) or filename.startswith("<frozen importlib")
+
+
+def _message(exception):
+    try:
+        return str(exception)
+    except Exception:
+        return "<unprintable %s>" % type(exception).__name__
+
+
+def encode_error(fields):
+    """Bytes of an error's JSON. Never fails."""
+    return json.dumps(fields, ensure_ascii=True, default=str).encode("ascii")
+
+
+def log_line(fields, log_format):
+    """What the log says of an error."""
+    if log_format == "JSON":
+        import time
+
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return json.dumps({"timestamp": now, "level": "ERROR", **fields})
+    text = "[ERROR] %s: %s" % (fields["errorType"], fields["errorMessage"])
+    if fields["stackTrace"]:
+        text += "\nTraceback (most recent call last):\n" + "".join(
+            line if line.endswith("\n") else line + "\n" for line in fields["stackTrace"])
+    return text.rstrip("\n")

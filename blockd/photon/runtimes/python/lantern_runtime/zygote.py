@@ -1,0 +1,321 @@
+"""The zygote: imports the handler once, then keeps the right number of photons.
+
+It never works on invocations, so it never waits for anything but: photons that
+became busy (`notify` pipe), photons that died (SIGCHLD), SIGTERM, and the tick
+at which idle photons are given up. All of it arrives in one `poll`; every
+round then makes the world right again from the slot table (`_Keeper`).
+
+Invariants. At most `limit` photons live. Two photons more than are busy wait or
+start, if the limit allows: a fork is never on the path of an invocation that
+finds a spare. A photon that died with a request in hand is answered for. The
+zygote's memory is the memory of all photons: after the import it allocates
+next to nothing and its collector is off.
+"""
+
+import _signal
+import gc
+import os
+import select
+import sys
+import time
+
+from . import config as configuration
+from . import isolation, loader, payload, photon, rootlogger, slots, system
+from . import logs, scratch as scratches
+from .http import Connection
+from .post import API, ERROR_CONTENT, ERROR_TYPE, header_value
+
+SPARES = 2
+"""Photons kept waiting beyond the busy ones. One would be forked away while its
+successor starts; more is idle memory."""
+
+SHRINK_SECONDS = 10.0
+"""Length of the period whose peak decides how many photons are still needed.
+Each period gives up half of the surplus, so 64 become few within a minute."""
+
+FIRST_BACKOFF_SECONDS = 0.05
+MOST_BACKOFF_SECONDS = 2.0
+"""Pause after a failed fork, or after a photon that died before it was ready;
+doubled each time. Without it, a full pid limit would make the zygote spin."""
+
+POST_SECONDS = 2.0
+"""How long the Runtime API may take to hear of a dead photon."""
+
+
+class World:
+    """What photons inherit. Read-only for them."""
+
+    __slots__ = ("config", "scratch", "streams", "baseline", "handler", "encoder", "slots", "spares",
+                 "own_children", "gc_enabled", "notify_read", "notify_write", "retire_read", "retire_write")
+
+
+def main():
+    """Runs until SIGTERM, or a failed import; returns the exit status."""
+    world = World()
+    scratch = world.scratch = scratches.prepare()
+    world.streams = logs.Streams()
+    try:
+        config = world.config = configuration.read(os.environ)
+    except configuration.ConfigError as error:
+        tell("bad environment: %s" % error)
+        return 2
+    if scratch.warning:
+        tell("%s: /tmp is shared by all invocations, only TMPDIR is private" % scratch.warning)
+    try:
+        return _serve(world) if _import(world) else 1
+    finally:
+        scratch.remove_all()
+
+
+def tell(text):
+    """A line in the sandbox's log."""
+    print("lantern: %s" % text, file=sys.stderr, flush=True)
+
+
+def _import(world):
+    """Imports the handler. A failure is told to the Runtime API; returns success."""
+    config = world.config
+    rootlogger.install(config.log_format, config.log_level)
+    system.prepare()
+    try:
+        world.handler = loader.load(config.handler, config.task_root)
+        return True
+    except BaseException as error:
+        fields = payload.error_of(error, "")
+        if isinstance(error, SystemExit):
+            fields["errorType"] = payload.Fault.EXIT
+            fields["errorMessage"] = "the handler module ended the process: exit status %s" % error.code
+    print(payload.log_line(fields, config.log_format), flush=True)
+    post_error(config, "init/error", fields)
+    return False
+
+
+def post_error(config, path, fields):
+    """Tells the Runtime API of an error; a failure is only logged."""
+    headers = [("Content-Type", ERROR_CONTENT), (ERROR_TYPE, header_value(fields["errorType"]))]
+    connection = Connection(config.api, POST_SECONDS)
+    try:
+        connection.call("POST", API + path, headers, payload.encode_error(fields))
+    except OSError as error:
+        tell("POST %s%s: %s" % (API, path, error))
+    finally:
+        connection.close()
+
+
+def _serve(world):
+    """From the import to the end."""
+    config = world.config
+    _warn_of_threads()
+    world.scratch.import_ended()
+    world.encoder = payload.Encoder(os.environ)
+    # With a fork per invocation, the successor must exist before its predecessor
+    # has ended, even when all the concurrency that is allowed is in use.
+    extra = SPARES if config.per_invocation else 0
+    world.spares = min(SPARES, config.most_photons)
+    world.slots = slots.Slots(config.most_photons + extra)
+    world.notify_read, world.notify_write = os.pipe()
+    world.retire_read, world.retire_write = os.pipe()
+    for fd in (world.notify_read, world.notify_write, world.retire_read, world.retire_write):
+        os.set_blocking(fd, False)
+    world.baseline = isolation.Baseline()
+    world.own_children = frozenset(system.children())
+    world.streams.flush()
+    system.adopt_orphans()
+    world.gc_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    system.trim_heap()
+    return _Keeper(world).run()
+
+
+def _warn_of_threads():
+    """Threads do not survive a fork: say so while somebody may listen."""
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return
+    names = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    if names:
+        tell("the import started threads that no invocation will have: %s" % ", ".join(names))
+
+
+class _Keeper:
+    """Keeps the photons. One object, one thread, no locks."""
+
+    def __init__(self, world):
+        self.world = world
+        self.slots = world.slots
+        self.photons = {}  # pid -> slot
+        self.draining = False
+        self.backoff = 0.0
+        self.not_before = 0.0
+        self.period_ends = None
+
+    def run(self):
+        """The loop; returns the exit status."""
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_read, False)
+        os.set_blocking(wake_write, False)
+        _signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, _ignore)
+        _signal.signal(_signal.SIGTERM, self._on_term)
+        poller = select.poll()
+        poller.register(wake_read, select.POLLIN)
+        poller.register(self.world.notify_read, select.POLLIN)
+        self.fds = (wake_read, wake_write)
+        while True:
+            self._reap()
+            if self.draining and not self.photons:
+                return 0
+            self._grow()
+            self._shrink()
+            poller.poll(self._pause_ms())
+            _empty(wake_read)
+            _empty(self.world.notify_read)
+
+    def _on_term(self, _number, _frame):
+        """Photons that wait see the end of the pipe and go; busy ones after their answer."""
+        if not self.draining:
+            self.draining = True
+            self.slots.drain()
+            os.close(self.world.retire_write)
+
+    # More photons.
+
+    def _grow(self):
+        while not self.draining and self._wanted() > 0:
+            if time.monotonic() < self.not_before or not self._fork():
+                return
+
+    def _wanted(self):
+        states = self.slots.census()
+        spare = states.count(slots.WAITING) + states.count(slots.STARTING)
+        return min(self.world.spares - spare, states.count(slots.FREE))
+
+    def _fork(self):
+        slot = self.slots.census().index(slots.FREE)
+        self.slots.prepare(slot)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.slots.set_state(slot, slots.FREE)
+            self.slots.conceal(slot)
+            self._back_off("no photon could be forked: %s" % error)
+            return False
+        if pid == 0:
+            self._become_photon(slot)
+        self.photons[pid] = slot
+        self.slots.conceal(slot)
+        return True
+
+    def _become_photon(self, slot):
+        """In the child. Leaves the zygote's descriptors and handlers behind."""
+        world = self.world
+        try:
+            _signal.set_wakeup_fd(-1)
+            world.baseline.restore_signals()
+            for fd in (*self.fds, world.notify_read):
+                os.close(fd)
+            if not self.draining:
+                os.close(world.retire_write)
+        except BaseException:
+            os._exit(1)
+        photon.run(world, slot)
+
+    def _back_off(self, why):
+        self.backoff = min(max(2 * self.backoff, FIRST_BACKOFF_SECONDS), MOST_BACKOFF_SECONDS)
+        self.not_before = time.monotonic() + self.backoff
+        tell("%s; next try in %.2f s" % (why, self.backoff))
+
+    # Fewer photons.
+
+    def _shrink(self):
+        """At the end of each period gives up half of what its peak did not need."""
+        if self.draining or len(self.photons) <= self.world.spares:
+            self.period_ends = None
+            return
+        now = time.monotonic()
+        if self.period_ends is not None and now >= self.period_ends:
+            surplus = len(self.photons) - self.slots.peak() - self.world.spares
+            if surplus > 0:
+                _empty(self.world.retire_read)  # what nobody took in the last period
+                os.write(self.world.retire_write, b"r" * ((surplus + 1) // 2))
+            self.period_ends = None
+        if self.period_ends is None:
+            self.slots.set_peak(self.slots.census().count(slots.BUSY))
+            self.period_ends = now + SHRINK_SECONDS
+
+    def _pause_ms(self):
+        """How long to sleep if nothing happens; None is for ever."""
+        ends = [t for t in (self.period_ends, self.not_before if self._wanted() > 0 and not self.draining else None) if t]
+        if not ends:
+            return None
+        return max(0, int((min(ends) - time.monotonic()) * 1000) + 1)
+
+    # Dead photons.
+
+    def _reap(self):
+        ended = False
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            slot = self.photons.pop(pid, None)
+            if slot is not None:
+                ended = True
+                self._bury(slot, status)
+        if ended:
+            self._end_strays()
+
+    def _bury(self, slot, status):
+        state, request_id = self.slots.state(slot), self.slots.request(slot)
+        if request_id:
+            self._answer_for(request_id, status)
+        if state == slots.STARTING or (state == slots.WAITING and status != 0):
+            self._back_off("a photon ended before it took an invocation: %s" % describe(status))
+        else:
+            self.backoff = 0.0
+        self.world.scratch.remove_slot(slot)
+        self.slots.set_request(slot, "")
+        self.slots.set_state(slot, slots.FREE)
+
+    def _answer_for(self, request_id, status):
+        """The invocation's photon is dead. If blockd killed it, blockd has answered
+        and refuses this; that is fine."""
+        message = "RequestId: %s Error: Runtime exited with error: %s" % (request_id, describe(status))
+        tell(message)
+        fields = payload.error(message, payload.Fault.EXIT, None, request_id)
+        post_error(self.world.config, "invocation/%s/error" % request_id, fields)
+
+    def _end_strays(self):
+        """Descendants of dead photons are our children now: kill them. They are
+        reaped like photons. What the import started is ours too and stays."""
+        for pid in system.children():
+            if pid not in self.photons and pid not in self.world.own_children:
+                try:
+                    os.kill(pid, _signal.SIGKILL)
+                except OSError:
+                    pass
+
+
+def describe(status):
+    """A wait status in AWS's words."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return "signal: %s" % (_signal.strsignal(number) or number).lower()
+    return "exit status %d" % os.WEXITSTATUS(status)
+
+
+def _ignore(_number, _frame):
+    """Only has to exist: the wake-up descriptor gets the byte."""
+
+
+def _empty(fd):
+    try:
+        while os.read(fd, 4096):
+            pass
+    except BlockingIOError:
+        pass
