@@ -22,8 +22,17 @@ class Config:
 
     __slots__ = (
         "api", "log_address", "handler", "task_root", "most_photons", "per_invocation",
-        "log_format", "log_level", "readable_memory",
+        "log_format", "log_level", "readable_memory", "immortal",
     )
+
+    def for_rehearsal(self):
+        """A copy that answers to nobody and reads its log from a given socket."""
+        copy = Config()
+        for name in self.__slots__:
+            setattr(copy, name, getattr(self, name))
+        copy.per_invocation = False
+        copy.log_address = ("127.0.0.1", 0)
+        return copy
 
 
 def read(environ):
@@ -41,6 +50,7 @@ def read(environ):
     config.log_format = environ.get("AWS_LAMBDA_LOG_FORMAT", "Text").upper()
     config.log_level = _log_level(environ.get("AWS_LAMBDA_LOG_LEVEL", ""))
     config.readable_memory = environ.get("LANTERN_PYTHON_DUMPABLE") == "1"
+    config.immortal = environ.get("LANTERN_PYTHON_IMMORTAL") != "0"
     return config
 
 

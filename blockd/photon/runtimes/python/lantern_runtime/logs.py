@@ -96,6 +96,11 @@ class PhotonLog:
             return
         self._sock = sock
 
+    def use(self, sock):
+        """Takes a socket for the next invocation instead of connecting one."""
+        self._drop()
+        self._sock = sock
+
     def begin(self, request_id):
         """The invocation starts: its bytes go to its own connection."""
         if self.address is None:

@@ -46,6 +46,10 @@ def run(world, slot):
     """Life of a photon, in the forked process. `world` is the zygote's `World`."""
     status = 1
     try:
+        system.adopt_orphans()
+        system.prefer_as_victim(OOM_SCORE)
+        if world.gc_enabled:
+            gc.enable()
         status = Photon(world, slot).live()
     except Retired:
         status = 0
@@ -74,26 +78,23 @@ class Photon:
         self.slots = world.slots
         self.threads = isolation.threads()
         self.last = world.config.per_invocation
-        system.adopt_orphans()
-        system.prefer_as_victim(OOM_SCORE)
-        if not world.config.readable_memory:
-            system.hide_memory()
         self.scratch = PhotonScratch(world.scratch, slot)
         self.log = PhotonLog(world.config.log_address, world.streams)
         self.connection = Connection(world.config.api)
         self.next_headers = [("Lantern-Photon-Pid", str(self.pid))]
-        if world.gc_enabled:
-            gc.enable()
 
     def live(self):
         """Takes invocations until it is to end; returns the exit status."""
+        self.scratch.renew()
+        isolation.reseed()
+        self.log.connect_ahead()
         while True:
-            self._prepare()
             self._invoke(self._next())
             self.slots.set_request(self.slot, "")
             if self.last:
                 self.scratch.remove()
                 return 0
+            self._prepare()
 
     def _prepare(self):
         """Puts the process back to its beginning, before an invocation is asked for."""

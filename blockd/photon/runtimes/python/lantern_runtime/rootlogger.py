@@ -1,27 +1,76 @@
 """The root logger's handler that functions on AWS find in place.
 
 Functions rely on it: `logging.getLogger().info(...)` appears in the log without
-any set-up, with level, time and request id. Installed before the handler
-module is imported. It writes to whatever `sys.stdout` is at that moment.
+any set-up, with level, time and request id. It is installed at the moment at
+which user code imports `logging`: who does not, saves the module, and every
+photon the module's work after a fork. It writes to whatever `sys.stdout` is.
 """
 
-import json
-import logging
 import sys
-import time
 
-_request = {"id": "", "tenant": None}
-
-_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {
-    "message", "asctime", "aws_request_id", "tenant_id", "taskName"}
+_request = ["", None]  # request id and tenant id of the invocation in hand
 
 
 def install(log_format, log_level):
     """`log_format` is "JSON" or "TEXT", `log_level` a level's name or ""."""
+    if "logging" in sys.modules:
+        _install(sys.modules["logging"], log_format, log_level)
+    else:
+        sys.meta_path.insert(0, _WhenImported("logging", lambda module: _install(module, log_format, log_level)))
+
+
+def set_request(request_id, tenant_id):
+    """The invocation that this process works on from now on."""
+    _request[:] = request_id, tenant_id
+
+
+class _WhenImported:
+    """Finds nothing, but learns of the first import of a module."""
+
+    def __init__(self, name, then):
+        self.name = name
+        self.then = then
+
+    def find_spec(self, name, path=None, target=None):
+        """Wraps the loader of the module that is waited for, once."""
+        if name != self.name:
+            return None
+        sys.meta_path.remove(self)
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path, target)
+        load = getattr(getattr(spec, "loader", None), "exec_module", None)
+        if load is None:
+            return spec
+
+        def exec_module(module):
+            load(module)
+            self.then(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _install(logging, log_format, log_level):
+    import time
+
+    class StdoutHandler(logging.Handler):
+        """Writes one formatted record, which ends its line itself."""
+
+        def emit(self, record):
+            """See `logging.Handler`."""
+            try:
+                sys.stdout.write(self.format(record))
+            except Exception:
+                self.handleError(record)
+
     logging.Formatter.converter = time.gmtime
-    handler = _StdoutHandler()
-    handler.setFormatter(_JsonFormatter() if log_format == "JSON" else logging.Formatter(
-        "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n", "%Y-%m-%dT%H:%M:%S"))
+    handler = StdoutHandler()
+    if log_format == "JSON":
+        handler.setFormatter(_json_formatter(logging))
+    else:
+        handler.setFormatter(logging.Formatter(
+            "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n", "%Y-%m-%dT%H:%M:%S"))
     handler.addFilter(_add_request)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -29,48 +78,49 @@ def install(log_format, log_level):
         root.setLevel(log_level)
 
 
-def set_request(request_id, tenant_id):
-    """The invocation that this process works on from now on."""
-    _request["id"] = request_id
-    _request["tenant"] = tenant_id
-
-
 def _add_request(record):
-    record.aws_request_id = _request["id"]
-    record.tenant_id = _request["tenant"]
+    record.aws_request_id, record.tenant_id = _request
     return True
 
 
-class _StdoutHandler(logging.Handler):
-    def emit(self, record):
-        """Writes one formatted record, which ends its line itself."""
-        try:
-            sys.stdout.write(self.format(record))
-        except Exception:
-            self.handleError(record)
+def _json_formatter(logging):
+    import json
 
+    standard = set(logging.LogRecord("", 0, "", 0, "", None, None).__dict__)
+    standard |= {"message", "asctime", "aws_request_id", "tenant_id", "taskName"}
 
-class _JsonFormatter(logging.Formatter):
-    def format(self, record):
+    class JsonFormatter(logging.Formatter):
         """One line of JSON with the fields that AWS documents."""
-        info = record.exc_info
-        fields = {
-            "timestamp": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
-            "level": record.levelname,
-            "message": record.msg if isinstance(record.msg, dict) and not record.args else record.getMessage(),
-            "logger": record.name,
-            "requestId": record.aws_request_id,
-            "tenantId": record.tenant_id,
-        }
-        if info and info[0] is not None:
-            import traceback
 
-            fields["stackTrace"] = traceback.format_tb(info[2])
-            fields["errorType"] = info[0].__name__
-            fields["errorMessage"] = str(info[1])
-            fields["location"] = "%s:%s:%s" % (record.pathname, record.funcName, record.lineno)
-        for name, value in record.__dict__.items():
-            if name not in _STANDARD:
-                fields.setdefault(name, value)
-        shown = {name: value for name, value in fields.items() if value is not None}
-        return json.dumps(shown, ensure_ascii=False, default=str) + "\n"
+        def format(self, record):
+            """See `logging.Formatter`."""
+            fields = {
+                "timestamp": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
+                "level": record.levelname,
+                "message": record.msg if isinstance(record.msg, dict) and not record.args else record.getMessage(),
+                "logger": record.name,
+                "requestId": record.aws_request_id,
+                "tenantId": record.tenant_id,
+                **_exception_fields(record),
+            }
+            for name, value in record.__dict__.items():
+                if name not in standard:
+                    fields.setdefault(name, value)
+            shown = {name: value for name, value in fields.items() if value is not None}
+            return json.dumps(shown, ensure_ascii=False, default=str) + "\n"
+
+    return JsonFormatter()
+
+
+def _exception_fields(record):
+    info = record.exc_info
+    if not info or info[0] is None:
+        return {}
+    import traceback
+
+    return {
+        "stackTrace": traceback.format_tb(info[2]),
+        "errorType": info[0].__name__,
+        "errorMessage": str(info[1]),
+        "location": "%s:%s:%s" % (record.pathname, record.funcName, record.lineno),
+    }

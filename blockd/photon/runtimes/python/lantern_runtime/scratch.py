@@ -33,6 +33,14 @@ class Scratch:
         """Notes what the import left, for symlinks in every photon's /tmp."""
         self.carried = sorted(os.listdir(self.root + "/init"))
 
+    def back_to_import(self):
+        """The /tmp of the import becomes the zygote's again."""
+        if self.by_descriptor:
+            _open_as_tmp(self.root + "/init")
+        else:
+            os.environ["TMPDIR"] = self.root + "/init"
+            _forget_tempdir()
+
     def remove_slot(self, slot):
         """Removes everything of a slot whose photon is gone."""
         remove_tree(self.slot_root(slot))
@@ -127,7 +135,6 @@ class PhotonScratch:
         self.slot = slot
         self.count = 0
         self.path = None
-        scratch.remove_slot(slot)
         os.mkdir(scratch.slot_root(slot), 0o700)
 
     def renew(self):

@@ -20,7 +20,7 @@ import sys
 import time
 
 from . import config as configuration
-from . import isolation, loader, payload, photon, rootlogger, slots, system
+from . import isolation, loader, payload, photon, rehearsal, rootlogger, slots, system
 from . import logs, scratch as scratches
 from .http import Connection
 from .post import API, ERROR_CONTENT, ERROR_TYPE, header_value
@@ -106,6 +106,7 @@ def _serve(world):
     """From the import to the end."""
     config = world.config
     _warn_of_threads()
+    world.gc_enabled = gc.isenabled()
     world.scratch.import_ended()
     world.encoder = payload.Encoder(os.environ)
     # With a fork per invocation, the successor must exist before its predecessor
@@ -120,13 +121,31 @@ def _serve(world):
     world.baseline = isolation.Baseline()
     world.own_children = frozenset(system.children())
     world.streams.flush()
+    _make_cheap(world)
     system.adopt_orphans()
-    world.gc_enabled = gc.isenabled()
+    if not config.readable_memory:
+        system.hide_memory()
+    keeper = _Keeper(world)
     gc.collect()
     gc.disable()
+    if config.immortal:
+        rehearsal.immortalise()
     gc.freeze()
     system.trim_heap()
-    return _Keeper(world).run()
+    return keeper.run()
+
+
+def _make_cheap(world):
+    """See `rehearsal`. The copy of the world keeps the rehearsal's handler out."""
+    stage = World()
+    for name in World.__slots__:
+        if hasattr(world, name):
+            setattr(stage, name, getattr(world, name))
+    stage.config = world.config.for_rehearsal()
+    try:
+        rehearsal.rehearse(stage)
+    except Exception as error:
+        tell("the rehearsal failed, photons will need more memory: %r" % error)
 
 
 def _warn_of_threads():
@@ -157,6 +176,9 @@ class _Keeper:
         os.set_blocking(wake_read, False)
         os.set_blocking(wake_write, False)
         _signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        before = [_signal.getsignal(number) for number in (_signal.SIGTERM, _signal.SIGCHLD)]
+        # None: set by no Python code, so Python cannot set it again.
+        self.handlers = [_signal.SIG_DFL if handler is None else handler for handler in before]
         _signal.signal(_signal.SIGCHLD, _ignore)
         _signal.signal(_signal.SIGTERM, self._on_term)
         poller = select.poll()
@@ -213,7 +235,8 @@ class _Keeper:
         world = self.world
         try:
             _signal.set_wakeup_fd(-1)
-            world.baseline.restore_signals()
+            _signal.signal(_signal.SIGTERM, self.handlers[0])
+            _signal.signal(_signal.SIGCHLD, self.handlers[1])
             for fd in (*self.fds, world.notify_read):
                 os.close(fd)
             if not self.draining:
