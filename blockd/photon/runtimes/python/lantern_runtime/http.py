@@ -77,6 +77,9 @@ class Connection:
             self.sock = None
         self._rest = b""
 
+    def __del__(self):
+        self.close()
+
     def send(self, method, path, headers=(), body=None):
         """Sends one request. `headers` are (name, value) pairs of str; `body`
         is bytes or None. Closes the connection when that fails."""

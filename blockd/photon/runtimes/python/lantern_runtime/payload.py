@@ -4,6 +4,7 @@
 exception is the function's and keeps the name of its class.
 """
 
+import importlib
 import json
 import os
 
@@ -130,7 +131,7 @@ def error_of(exception, request_id):
 
 
 def _ours(filename):
-    return filename.startswith(_PACKAGE) or filename.startswith("<frozen importlib")
+    return filename.startswith((_PACKAGE, "<frozen importlib")) or filename == importlib.__file__
 
 
 def _message(exception):
