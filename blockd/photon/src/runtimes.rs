@@ -19,7 +19,11 @@ pub fn install(to: &Path, jars: Option<&Path>) -> io::Result<()> {
     let python = to.join("python");
     std::fs::create_dir_all(&python)?;
     for (name, text) in PYTHON_FILES {
-        std::fs::write(python.join(name), text)?;
+        let path = python.join(name);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, text)?;
     }
     let java = to.join("java");
     std::fs::create_dir_all(&java)?;
@@ -32,5 +36,54 @@ pub fn install(to: &Path, jars: Option<&Path>) -> io::Result<()> {
     Ok(())
 }
 
+/// A file of the Python runtime, by its name below the runtime's directory.
+macro_rules! python {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!("../runtimes/python/", $name)))),*]
+    };
+}
+
 /// The files of the Python runtime.
-const PYTHON_FILES: [(&str, &str); 0] = [];
+const PYTHON_FILES: [(&str, &str); 19] = python![
+    "lantern_runtime/__init__.py",
+    "lantern_runtime/config.py",
+    "lantern_runtime/context.py",
+    "lantern_runtime/http.py",
+    "lantern_runtime/isolation.py",
+    "lantern_runtime/loader.py",
+    "lantern_runtime/logs.py",
+    "lantern_runtime/payload.py",
+    "lantern_runtime/photon.py",
+    "lantern_runtime/post.py",
+    "lantern_runtime/rehearsal.py",
+    "lantern_runtime/rootlogger.py",
+    "lantern_runtime/scratch.py",
+    "lantern_runtime/slots.py",
+    "lantern_runtime/system.py",
+    "lantern_runtime/zygote.py",
+    "lantern_store.py",
+    "lantern_stream.py",
+    "lantern_zygote.py",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_python_runtime_is_carried() {
+        let directory = tempfile::tempdir().unwrap();
+        install(directory.path(), None).unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("runtimes/python");
+        for folder in ["", "lantern_runtime"] {
+            for entry in std::fs::read_dir(source.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                if path.extension().is_some_and(|extension| extension == "py") && !name.starts_with("bench") {
+                    let installed = directory.path().join("python").join(folder).join(&name);
+                    assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(installed).unwrap(), "{name}");
+                }
+            }
+        }
+    }
+}

@@ -103,6 +103,7 @@ impl Definition {
         let environment = Environment::parse(&self.environment)?;
         let declared = self.declared_concurrency.and_then(|most| usize::try_from(most).ok());
         let max_concurrency = environment.concurrency(declared);
+        let concurrency_declared = environment.is_declared(declared);
         let given = |words: &Vec<String>| (!words.is_empty()).then(|| words.clone());
         Ok(Function {
             key: self.key(),
@@ -118,6 +119,7 @@ impl Definition {
             cpu_millis: environment.cpu_millis,
             tmp_bytes: u64::from(self.tmp_mib) << 20,
             max_concurrency,
+            concurrency_declared,
             reserved_concurrency: self.reserved_concurrency.and_then(|most| usize::try_from(most).ok()),
             network: environment.network,
             arn: self.arn.clone(),

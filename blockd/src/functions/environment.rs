@@ -118,6 +118,15 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// Whether somebody vouches for that number: its owner, or the nature of a runtime that
+    /// takes one invocation after the other.
+    #[must_use]
+    pub fn is_declared(&self, declared: Option<usize>) -> bool {
+        self.max_concurrency.or(declared).is_some() || self.runtime == Runtime::Image
+    }
+}
+
 fn refused(name: &str, value: &str, may_be: &str) -> ServiceError {
     ServiceError::invalid(format!("environment variable {name} is {value:?}; it may be {may_be}"))
 }

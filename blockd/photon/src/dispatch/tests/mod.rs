@@ -3,6 +3,7 @@
 //! say so and pass.
 
 mod hostile;
+mod python;
 mod serving;
 
 use super::*;

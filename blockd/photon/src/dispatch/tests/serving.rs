@@ -58,7 +58,9 @@ async fn privileged_a_crash_fails_what_was_in_flight_and_nothing_else() {
             let each = world.stats().each;
             if let Some(first) = each.first().filter(|sandbox| sandbox.in_flight == 1) {
                 let pids = first.pids.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid));
-                pids.for_each(|pid| drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL)));
+                for pid in pids {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
                 return;
             }
         }
