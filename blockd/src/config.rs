@@ -4,6 +4,11 @@
 //! Invariant: deadlines are in order, so that the innermost gives up first: a chunk before
 //! the FUSE request, the FUSE request before the kernel reports a hung task.
 
+mod functions;
+
+pub use functions::{FunctionsArgs, FunctionsSettings, FunctionsTable};
+
+use crate::api::access_keys::AccessKeyError;
 use cache::policy::PolicyKind;
 use cache::prefetch::WindowSettings;
 use cache::read_path::ReadPathSettings;
@@ -108,6 +113,7 @@ pub struct ConfigFile {
     pub store: StoreTable,
     pub worker: WorkerTable,
     pub l2: L2Table,
+    pub functions: FunctionsTable,
     /// For `cache-node`, which reads it from the same file.
     pub node: Option<serde::de::IgnoredAny>,
 }
@@ -121,6 +127,20 @@ pub enum ConfigError {
     /// Those of the remote cache.
     #[error(transparent)]
     L2(#[from] L2Error),
+    /// Who may sign requests.
+    #[error(transparent)]
+    AccessKeys(#[from] AccessKeyError),
+    /// A door that nobody can pass.
+    #[error(
+        "--functions-listen needs --access-keys FILE, or `access_keys` in the [functions] table: requests are signed"
+    )]
+    NoAccessKeys,
+    /// Not a region.
+    #[error("region {0:?} must be lower-case letters, digits and -, such as us-east-1")]
+    Region(String),
+    /// A limit in the settings file that would allow nothing.
+    #[error("{0} in the settings file must be at least 1")]
+    NoLimit(&'static str),
     /// A limit of none is no limit.
     #[error("--{0} must be at least 1")]
     Zero(&'static str),

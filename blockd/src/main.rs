@@ -54,6 +54,7 @@ async fn run(cli: Cli, by: By) -> Result<ExitCode> {
             let status = daemon(client).await?.status().await?;
             writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&status)?)?;
         }
+        Command::Function { command } => return cli::function::run(command).await,
         Command::Cleanup { runtime, client } => {
             let (directories, default) = client.resolve()?;
             let cleared = clear_dead(&directories.run, &runtime.unwrap_or(default)).await?;
@@ -93,7 +94,7 @@ async fn serve(store: StoreArgs, worker: WorkerArgs) -> Result<()> {
     clear_dead(&settings.directories.run, &runtime).await?;
     let run_dir = Arc::new(RunDir::make(&settings.directories.run)?);
     let worker = Arc::new(Worker::start(&settings, Arc::clone(&run_dir), IfSsdInUse::Fail).await?);
-    let served = api::serve(Arc::clone(&worker), &settings.directories.socket(), stop).await;
+    let served = api::serve(Arc::clone(&worker), None, &settings.directories.socket(), stop).await;
     worker.shutdown().await;
     drop(worker);
     if let Some(run_dir) = Arc::into_inner(run_dir) {

@@ -3,6 +3,7 @@
 
 mod aws_cli;
 mod boto3;
+mod commands;
 mod double;
 mod durable;
 mod network;

@@ -1,6 +1,6 @@
 //! The command's side of the control socket.
 
-use super::{ErrorBody, MAX_BODY_BYTES, OpenBody};
+use super::{ErrorBody, MAX_BODY_BYTES, OpenBody, TENANT_HEADER};
 use crate::report_kind::RemoteError;
 use crate::worker::{InstanceInfo, OpenRequest};
 use anyhow::{Context, Result, bail};
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{HOST, HeaderValue};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -81,6 +82,30 @@ impl Client {
             Ok(ErrorBody { error, exit_code }) => Err(RemoteError { message: error, exit_code }.into()),
             Err(_) => bail!("the daemon refused: {}", String::from_utf8_lossy(&bytes)),
         }
+    }
+
+    /// Asks about functions, as `tenant`: status, headers and body of whatever the answer is.
+    ///
+    /// # Errors
+    /// If the daemon does not answer; refusals are answers.
+    pub async fn functions(
+        &self,
+        tenant: &str,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .with_context(|| format!("no daemon answers at {}", self.socket.display()))?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::from_static("blockd"));
+        headers.insert(TENANT_HEADER, HeaderValue::from_str(tenant)?);
+        let response = sender.send_request(request).await.context("the daemon went away")?;
+        let (parts, body) = response.into_parts();
+        let bytes = Limited::new(body, MAX_BODY_BYTES).collect().await;
+        let bytes = bytes.map_err(|error| anyhow::anyhow!(error)).context("the daemon's answer was cut")?;
+        Ok(Response::from_parts(parts, bytes.to_bytes()))
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T> {

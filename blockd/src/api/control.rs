@@ -3,7 +3,9 @@
 //! Invariant: a leased instance is closed when its connection ends, however the client
 //! ended; nothing a client sends makes the daemon fail.
 
+use super::function_socket::function_routes;
 use super::{ErrorBody, MAX_BODY_BYTES, OpenBody, prometheus};
+use crate::functions::Service;
 use crate::report_kind;
 use crate::starts::TooManyStarts;
 use crate::worker::{InstanceInfo, Worker};
@@ -128,13 +130,14 @@ async fn metrics(State(worker): State<Shared>) -> Response {
     (kind, prometheus::render(&worker.status())).into_response()
 }
 
-/// Serves the worker on `socket` until `stop` ends. A socket file of a dead daemon is
+/// Serves the worker, and its functions if it runs any, on `socket` until `stop` ends. A socket file of a dead daemon is
 /// replaced; the caller holds the lock that says there is no living one.
 ///
 /// # Errors
 /// If the socket cannot be made.
 pub async fn serve(
     worker: Shared,
+    functions: Option<Arc<Service>>,
     socket: &FilePath,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
@@ -155,7 +158,8 @@ pub async fn serve(
         .route("/v1/status", get(status))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(worker);
+        .with_state(worker)
+        .merge(function_routes(functions));
     // leases keep their connections open for ever, so there is nothing graceful to wait for
     tokio::select! {
         served = axum::serve(listener, router) => served.context("the control socket failed")?,

@@ -9,10 +9,16 @@
 //! | `DELETE /v1/instances?target=…` | close, by id or by where it is mounted |
 //! | `GET /v1/status` | tiers, counters, latencies |
 //! | `GET /metrics` | the same for Prometheus |
+//! | `… /v1/lambda/…` | the Lambda API of the tenant in header `Lantern-Tenant` |
+//! | `GET /v1/functions/{name}/logs?bytes=…` | the newest log lines of a function |
+//! | `GET /v1/functions/{name}/stats` | what its sandboxes do |
+//! | `GET /v1/dead-letters` | the tenant's oldest dead letters |
+//! | `POST /v1/dead-letters/remove` | remove those with these ids |
 
 pub mod access_keys;
 mod client;
 mod control;
+mod function_socket;
 pub mod lambda;
 mod prometheus;
 pub mod sigv4;
@@ -20,6 +26,7 @@ pub mod status;
 
 pub use client::{Client, Lease};
 pub use control::serve;
+pub use function_socket::{DEFAULT_TENANT, Ids, ShownLetter, ShownStats, TENANT_HEADER, function_routes};
 
 use crate::worker::OpenRequest;
 use serde::{Deserialize, Serialize};

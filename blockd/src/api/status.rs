@@ -28,3 +28,23 @@ pub fn of(code: ErrorCode) -> (StatusCode, &'static str, u8) {
         E::ServiceUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", 5),
     }
 }
+
+/// The exit code of the exception with that name; a fault of ours for one that is not known.
+#[must_use]
+pub fn exit_code(name: &str) -> u8 {
+    let known = ErrorCode::ALL.into_iter().map(of).find(|(_, own, _)| *own == name);
+    known.map_or(70, |(.., code)| code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = ErrorCode::ALL.into_iter().map(|code| of(code).1).collect();
+        assert_eq!(names.len(), ErrorCode::ALL.len());
+        assert_eq!((exit_code("ResourceNotFoundException"), exit_code("Other")), (3, 70));
+    }
+}

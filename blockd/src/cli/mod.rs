@@ -1,5 +1,6 @@
 //! Arguments of the `blockd` command.
 
+pub(crate) mod function;
 pub(crate) mod run;
 
 use blockd::config::{ClientArgs, WorkerArgs};
@@ -110,6 +111,14 @@ pub(crate) enum Command {
     Status {
         #[command(flatten)]
         client: ClientArgs,
+    },
+    /// Make, invoke and look after the daemon's functions
+    #[command(
+        after_help = "Examples:\n  blockd function create hello app --runtime python -- app.handler\n  blockd function invoke hello '{\"name\":\"you\"}'\n  blockd function logs hello"
+    )]
+    Function {
+        #[command(subcommand)]
+        command: function::FunctionCommand,
     },
     /// Remove what workers that died left behind
     #[command(after_help = "Examples:\n  blockd cleanup\n  blockd cleanup --run-dir /run/lantern-test")]

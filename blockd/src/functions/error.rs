@@ -42,6 +42,30 @@ pub enum ErrorCode {
     ServiceUnavailable,
 }
 
+impl ErrorCode {
+    /// Every kind.
+    pub const ALL: [Self; 18] = [
+        Self::InvalidParameterValue,
+        Self::InvalidRequestContent,
+        Self::ResourceNotFound,
+        Self::ResourceConflict,
+        Self::PreconditionFailed,
+        Self::TooManyRequests,
+        Self::RequestTooLarge,
+        Self::CodeStorageExceeded,
+        Self::AccessDenied,
+        Self::MissingAuthenticationToken,
+        Self::IncompleteSignature,
+        Self::InvalidSignature,
+        Self::UnrecognizedClient,
+        Self::UnknownOperation,
+        Self::RequestTimeout,
+        Self::InvalidImage,
+        Self::Service,
+        Self::ServiceUnavailable,
+    ];
+}
+
 /// A refused or failed request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

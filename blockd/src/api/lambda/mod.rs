@@ -21,6 +21,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use photon::invocation::RequestId;
+pub(super) use shapes::Failed as Failure;
 use shapes::Failed;
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 /// A failure on its way to the client.
 #[derive(Debug)]
-pub(super) struct Failed(pub(super) ServiceError);
+pub(in crate::api) struct Failed(pub(in crate::api) ServiceError);
 
 impl From<ServiceError> for Failed {
     fn from(error: ServiceError) -> Self {
