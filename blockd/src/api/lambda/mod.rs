@@ -1,5 +1,5 @@
 //! The AWS Lambda HTTP API (2015-03-31 and what was added since), so far as functions here
-//! can do it; docs/operations.md lists the operations and what differs.
+//! can do it; docs/lambda-api.md lists the operations and what differs.
 //!
 //! `routes` is the API without any check of who calls: `server.rs` puts signatures, limits
 //! and a listener in front of it, the control socket its own permissions.
@@ -35,7 +35,7 @@ async fn unknown(method: Method, uri: Uri) -> Failed {
     let path: String = uri.path().chars().take(200).collect();
     Failed(ServiceError::new(
         ErrorCode::UnknownOperation,
-        format!("{method} {path} is no operation of this worker; docs/operations.md lists them"),
+        format!("{method} {path} is no operation of this worker; docs/lambda-api.md lists them"),
     ))
 }
 
@@ -44,6 +44,11 @@ async fn identify(mut request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
     request.extensions_mut().insert(id.clone());
     let mut response = next.run(request).await;
+    if response.status().is_client_error() && !response.headers().contains_key(shapes::ERROR_TYPE) {
+        // a path or query that could not be read: refused by the framework, in its own shape
+        let message = "the path or the query cannot be read";
+        response = Failed(ServiceError::new(ErrorCode::InvalidRequestContent, message)).into_response();
+    }
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

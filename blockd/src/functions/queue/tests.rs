@@ -95,7 +95,7 @@ async fn what_was_not_ended_waits_again_after_a_restart() {
 
     let queue = load(&directory.path().join("functions.redb"), EventSettings::default());
     assert_eq!(queue.stats().events, 4);
-    assert_eq!(queue.dead_letters("a"), [letter.clone()]);
+    assert_eq!(queue.dead_letters("a"), std::slice::from_ref(&letter));
     assert_eq!(queue.payload(letter.id).await.unwrap().unwrap(), "\"buried\"");
     let mut found = Vec::new();
     while let Pick::Now(event) = queue.pick(u64::MAX) {
