@@ -5,8 +5,10 @@
 //! the FUSE request, the FUSE request before the kernel reports a hung task.
 
 mod functions;
+mod sandboxes;
 
 pub use functions::{FunctionsArgs, FunctionsSettings, FunctionsTable};
+pub use sandboxes::{SandboxArgs, SandboxSettings, SandboxTable};
 
 use crate::api::access_keys::AccessKeyError;
 use cache::policy::PolicyKind;
@@ -114,6 +116,7 @@ pub struct ConfigFile {
     pub worker: WorkerTable,
     pub l2: L2Table,
     pub functions: FunctionsTable,
+    pub sandboxes: SandboxTable,
     /// For `cache-node`, which reads it from the same file.
     pub node: Option<serde::de::IgnoredAny>,
 }
@@ -138,6 +141,9 @@ pub enum ConfigError {
     /// Not a region.
     #[error("region {0:?} must be lower-case letters, digits and -, such as us-east-1")]
     Region(String),
+    /// Not a bridge.
+    #[error("{0}")]
+    Bridge(String),
     /// A limit in the settings file that would allow nothing.
     #[error("{0} in the settings file must be at least 1")]
     NoLimit(&'static str),

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod config;
 pub mod cpus;
+pub mod daemon;
 pub mod device;
 pub mod functions;
 pub mod image;

@@ -4,13 +4,14 @@ mod cli;
 mod signals;
 
 use anyhow::{Context, Result, bail};
-use blockd::api::{self, Client};
+use blockd::api::Client;
 use blockd::config::{self, ClientArgs, WorkerArgs};
+use blockd::daemon::{self, DaemonSettings};
 use blockd::report_kind;
 use blockd::run_dir::{RunDir, clear_dead};
 use blockd::worker::{IfSsdInUse, OpenRequest, Worker};
 use clap::CommandFactory;
-use cli::{By, Cli, Command};
+use cli::{By, Cli, Command, ServeArgs};
 use origin::settings::StoreArgs;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli, by: By) -> Result<ExitCode> {
     match cli.command {
-        Command::Serve { store, worker } => serve(store, worker).await?,
+        Command::Serve(args) => serve(*args).await?,
         Command::Run(args) => return cli::run::run(*args, by).await,
         Command::Mount { image, directory, rw, store, worker } => {
             mount((image, rw, &directory), by, store, worker).await?;
@@ -85,18 +86,19 @@ fn daemon_lock(run: &Path) -> Result<std::fs::File> {
     Ok(lock)
 }
 
-async fn serve(store: StoreArgs, worker: WorkerArgs) -> Result<()> {
+async fn serve(args: ServeArgs) -> Result<()> {
     let stop = signals::stop()?;
-    let file = config::config_file(&store)?;
-    let runtime = worker.runtime(&file.worker);
-    let settings = worker.resolve(store, file)?;
-    let _lock = daemon_lock(&settings.directories.run)?;
-    clear_dead(&settings.directories.run, &runtime).await?;
-    let run_dir = Arc::new(RunDir::make(&settings.directories.run)?);
-    let worker = Arc::new(Worker::start(&settings, Arc::clone(&run_dir), IfSsdInUse::Fail).await?);
-    let served = api::serve(Arc::clone(&worker), None, &settings.directories.socket(), stop).await;
-    worker.shutdown().await;
-    drop(worker);
+    let file = config::config_file(&args.store)?;
+    let runtime = args.worker.runtime(&file.worker);
+    let (functions_table, sandbox_table) = (file.functions.clone(), file.sandboxes.clone());
+    let worker = args.worker.resolve(args.store, file)?;
+    let functions = args.functions.resolve(functions_table, &worker.directories.state)?;
+    let _lock = daemon_lock(&worker.directories.run)?;
+    clear_dead(&worker.directories.run, &runtime).await?;
+    let run_dir = Arc::new(RunDir::make(&worker.directories.run)?);
+    let known = (runtime, run_dir.path(), functions.service.region.clone(), worker.max_starts);
+    let sandboxes = args.sandboxes.resolve(sandbox_table, known)?;
+    let served = daemon::serve(DaemonSettings { worker, functions, sandboxes }, &run_dir, stop).await;
     if let Some(run_dir) = Arc::into_inner(run_dir) {
         run_dir.remove();
     }

@@ -166,6 +166,8 @@ fn remove_tree(path: &Path) {
         }
         let _ = fs::remove_dir(&group);
     }
+    // plain files that nothing is ever mounted on
+    let _ = fs::remove_dir_all(path.join("runtimes"));
     let _ = fs::remove_file(path.join(LOCK));
     if let Err(error) = fs::remove_dir(path) {
         tracing::warn!(path = %path.display(), %error, "worker directory could not be removed");

@@ -3,7 +3,7 @@
 pub(crate) mod function;
 pub(crate) mod run;
 
-use blockd::config::{ClientArgs, WorkerArgs};
+use blockd::config::{ClientArgs, FunctionsArgs, SandboxArgs, WorkerArgs};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use origin::settings::StoreArgs;
@@ -54,19 +54,27 @@ on the command line, `run` and `mount` do it all in one process.
 Exit codes: that of the command that was run; else 2 bad arguments, 3 not found,
 4 invalid or corrupt, 5 unavailable, 6 denied, 7 out of space, 125 not started.";
 
+/// What a daemon is started with.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) worker: WorkerArgs,
+    #[command(flatten)]
+    pub(crate) functions: FunctionsArgs,
+    #[command(flatten)]
+    pub(crate) sandboxes: SandboxArgs,
+}
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve images as a daemon, controlled through a Unix socket
     #[command(
-        after_help = "Examples:\n  blockd serve --store file:///var/lib/images\n  blockd serve --store s3://bucket/lantern --ssd-cache 100G --memory-cache 4G"
+        after_help = "Examples:\n  blockd serve --store file:///var/lib/images\n  blockd serve --store s3://bucket/lantern --ssd-cache 100G --memory-cache 4G\n  blockd serve --store file:///var/lib/images --functions-listen 127.0.0.1:9000 --access-keys keys.toml"
     )]
-    Serve {
-        #[command(flatten)]
-        store: StoreArgs,
-        #[command(flatten)]
-        worker: WorkerArgs,
-    },
+    Serve(Box<ServeArgs>),
     /// Run an image's command in a sandbox
     #[command(
         after_help = "Examples:\n  blockd run python --store file:///var/lib/images --stats\n  blockd run python -e LANG=C --memory 512M --cpus 0.5 -- -c 'print(1)'\n  blockd run app --rw --mount type=bind,source=/srv/data,target=/data,readonly\n  blockd run app --entrypoint /bin/sh -u root"

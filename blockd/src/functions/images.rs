@@ -1,12 +1,10 @@
 //! From what `Code.ImageUri` says to the image that a function runs from then on.
 
 use async_trait::async_trait;
-use image_format::envelope::KeyCustodian;
-use image_format::ids::{RootId, TenantId};
+use image_format::ids::TenantId;
 use image_format::names::ImageName;
 use origin::catalog::{Catalog, CatalogError};
-use origin::store::{ErrorKind, Origin};
-use std::sync::Arc;
+use origin::store::ErrorKind;
 
 /// An image that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,24 +39,16 @@ pub trait ImageResolver: Send + Sync {
 }
 
 /// The images of a store, for each tenant under its own key.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct StoreImages {
-    origin: Arc<dyn Origin>,
-    custodian: Arc<dyn KeyCustodian>,
-    root: RootId,
-}
-
-impl std::fmt::Debug for StoreImages {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StoreImages({} in {:?})", self.root, self.origin)
-    }
+    catalog: Catalog,
 }
 
 impl StoreImages {
-    /// The images under `root`, opened with the custodian's keys.
+    /// The images of `catalog`'s store and root, each tenant's own.
     #[must_use]
-    pub fn new(origin: Arc<dyn Origin>, custodian: Arc<dyn KeyCustodian>, root: RootId) -> Self {
-        Self { origin, custodian, root }
+    pub const fn new(catalog: Catalog) -> Self {
+        Self { catalog }
     }
 }
 
@@ -98,8 +88,7 @@ impl ImageResolver for StoreImages {
         let tenant: TenantId = tenant.parse().map_err(|_| {
             ResolveError::Refused(format!("{tenant:?} is not a tenant of this store; check the access keys"))
         })?;
-        let catalog =
-            Catalog::new(Arc::clone(&self.origin), Arc::clone(&self.custodian), self.root.clone(), tenant);
+        let catalog = self.catalog.for_tenant(tenant);
         let manifest = catalog.resolve(wanted).await.map_err(|error| match (&error, error.kind()) {
             (CatalogError::NoImage { .. }, _) => ResolveError::Refused(advice(image, "is not there")),
             (_, ErrorKind::Unavailable | ErrorKind::Exhausted | ErrorKind::Internal) => {
