@@ -7,10 +7,13 @@ Map, in the order in which things happen:
 - `scratch`    /tmp of its own for every invocation
 - `logs`       a log connection of its own for every invocation
 - `loader`     finds and imports the handler, once
+- `rootlogger` the root logger's handler; `imports` waits for the module
+- `rehearsal`  makes photons cheap before the first fork
 - `slots`      memory shared by zygote and photons: who is busy with what
 - `zygote`     forks photons ahead of need, replaces the dead, drains
 - `photon`     takes invocations, calls the handler, answers
 - `isolation`  what a photon puts back between two invocations
+- `post`       posts the answer
 - `http`       the client of the Runtime API
 - `payload`    JSON, error shapes; `context` the handler's second argument
 

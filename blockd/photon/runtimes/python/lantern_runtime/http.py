@@ -73,7 +73,10 @@ class Connection:
     def close(self):
         """Closes the connection, if there is one."""
         if self.sock is not None:
-            self.sock.close()
+            try:
+                self.sock.close()
+            except OSError:
+                pass
             self.sock = None
         self._rest = b""
 
@@ -134,13 +137,16 @@ class Connection:
 
     def call(self, method, path, headers=(), body=None):
         """Sends one request and reads its answer. A keep-alive connection that
-        the server closed meanwhile is opened again, once: every call of the
-        Runtime API names its invocation, so a second copy does no harm."""
+        the server (or user code: it can close any descriptor) closed meanwhile
+        is opened again, once: every call of the Runtime API names its
+        invocation, so a second copy does no harm."""
         fresh = self.sock is None
         try:
             self.send(method, path, headers, body)
             return self.receive()
-        except ConnectionError:
+        except ProtocolError:
+            raise
+        except OSError:
             if fresh:
                 raise
         self.send(method, path, headers, body)

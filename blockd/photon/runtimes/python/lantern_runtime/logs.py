@@ -47,9 +47,18 @@ class Streams:
                 pass  # closed, or its reader is gone: nothing to save
 
     def point_home(self):
-        """Descriptors 1 and 2 lead to the sandbox's log again."""
-        os.dup2(self._out_fd, 1)
-        os.dup2(self._err_fd, 2)
+        """Descriptors 1 and 2 lead to the sandbox's log again. If user code closed
+        the way home, they lead nowhere, and this returns False."""
+        try:
+            os.dup2(self._out_fd, 1)
+            os.dup2(self._err_fd, 2)
+            return True
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+            os.close(null)
+            return False
 
 
 def _duplicate(fd):
@@ -131,17 +140,22 @@ class PhotonLog:
 
     def end(self):
         """The invocation is over: everything it wrote is on its way, and nothing
-        follows, whoever still holds the connection."""
+        follows, whoever still holds the connection. False if the photon has no
+        log to go on with."""
         self.streams.flush()
         if self._sock is not None:
             try:
                 self._sock.shutdown(_socket.SHUT_WR)
             except OSError:
                 pass
-        self.streams.point_home()
+        home = self.streams.point_home()
         self._drop()
+        return home
 
     def _drop(self):
         if self._sock is not None:
-            self._sock.close()
+            try:
+                self._sock.close()
+            except OSError:
+                pass  # user code closed it
             self._sock = None

@@ -236,7 +236,8 @@ class Photon:
         cannot be ended from outside, so it takes the photon with it."""
         if not isolation.end_children() or isolation.threads() > self.threads:
             self.last = True
-        self.log.end()
+        if not self.log.end():
+            self.last = True
 
 
 def _is_retirement(fd):

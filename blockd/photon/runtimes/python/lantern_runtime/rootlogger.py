@@ -8,47 +8,19 @@ photon the module's work after a fork. It writes to whatever `sys.stdout` is.
 
 import sys
 
+from .imports import when_imported
+
 _request = ["", None]  # request id and tenant id of the invocation in hand
 
 
 def install(log_format, log_level):
     """`log_format` is "JSON" or "TEXT", `log_level` a level's name or ""."""
-    if "logging" in sys.modules:
-        _install(sys.modules["logging"], log_format, log_level)
-    else:
-        sys.meta_path.insert(0, _WhenImported("logging", lambda module: _install(module, log_format, log_level)))
+    when_imported("logging", lambda module: _install(module, log_format, log_level))
 
 
 def set_request(request_id, tenant_id):
     """The invocation that this process works on from now on."""
     _request[:] = request_id, tenant_id
-
-
-class _WhenImported:
-    """Finds nothing, but learns of the first import of a module."""
-
-    def __init__(self, name, then):
-        self.name = name
-        self.then = then
-
-    def find_spec(self, name, path=None, target=None):
-        """Wraps the loader of the module that is waited for, once."""
-        if name != self.name:
-            return None
-        sys.meta_path.remove(self)
-        from importlib.machinery import PathFinder
-
-        spec = PathFinder.find_spec(name, path, target)
-        load = getattr(getattr(spec, "loader", None), "exec_module", None)
-        if load is None:
-            return spec
-
-        def exec_module(module):
-            load(module)
-            self.then(module)
-
-        spec.loader.exec_module = exec_module
-        return spec
 
 
 def _install(logging, log_format, log_level):

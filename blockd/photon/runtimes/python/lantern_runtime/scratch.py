@@ -15,6 +15,8 @@ photon that died.
 
 import os
 
+from .imports import when_imported
+
 FD = 900
 ROOT = "/run/lantern/tmp"
 LINK = "/proc/self/fd/900"
@@ -110,7 +112,6 @@ def keep_in_children():
     """Makes `subprocess` and `multiprocessing` leave descriptor 900 open in the
     children that they start: they close all that is not in the fourth argument,
     a sorted tuple. `os.fork`, `os.posix_spawn` and `os.system` inherit it."""
-    import sys
     import _posixsubprocess
 
     fork_exec = _posixsubprocess.fork_exec
@@ -119,10 +120,15 @@ def keep_in_children():
         keep = tuple(sorted({*args[3], FD}))
         return fork_exec(*args[:3], keep, *args[4:])
 
+    def patch_subprocess(module):
+        if getattr(module, "_fork_exec", None) is fork_exec:
+            module._fork_exec = fork_exec_with_tmp
+        # From 3.13 on it may use posix_spawn to close everything: not so here.
+        if hasattr(module, "_HAVE_POSIX_SPAWN_CLOSEFROM"):
+            module._HAVE_POSIX_SPAWN_CLOSEFROM = False
+
     _posixsubprocess.fork_exec = fork_exec_with_tmp
-    subprocess = sys.modules.get("subprocess")
-    if getattr(subprocess, "_fork_exec", None) is fork_exec:
-        subprocess._fork_exec = fork_exec_with_tmp
+    when_imported("subprocess", patch_subprocess)
 
 
 class PhotonScratch:

@@ -163,7 +163,7 @@ class Death(RuntimeCase):
         self.assertTrue(result.log_closed)
         _, pid, path = result.log.decode().split()
         self.until(lambda: state_of(int(pid)) in (None, "Z"), "the child of the dead ended")
-        self.until(lambda: not os.path.exists(path), "the files of the dead are gone")
+        self.until(lambda: not os.path.exists(path + "/a"), "the files of the dead are gone")
         self.assertEqual(runtime.stop(), 0)
 
     def test_photons_that_die_before_they_are_ready_are_not_replaced_in_a_hurry(self):

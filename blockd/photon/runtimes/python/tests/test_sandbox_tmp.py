@@ -61,7 +61,7 @@ class SandboxTmp(unittest.TestCase):
             sys.stderr.write("SKIPPED: privileged_ tests of /tmp: this machine allows no mounts\n")
             self.skipTest("this machine allows no mounts")
         self.root = tempfile.mkdtemp(prefix="lantern-root-")
-        self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
+        self.addCleanup(self._remove_root)
         os.mkdir(self.root + "/task")
         with open(self.root + "/task/app.py", "w") as file:
             file.write(textwrap.dedent(HANDLER))
@@ -72,8 +72,15 @@ class SandboxTmp(unittest.TestCase):
             file.write(textwrap.dedent(ENTER))
         self.command = command + ["/bin/sh", script, self.root, os.path.dirname(ZYGOTE), os.path.realpath(sys.executable), sys.base_prefix]
 
+    def _remove_root(self):
+        """The mounts are in another namespace; if one were in ours, removing what
+        is below it would remove this machine's directories."""
+        with open("/proc/self/mountinfo") as file:
+            self.assertNotIn(self.root, file.read())
+        shutil.rmtree(self.root, ignore_errors=True)
+
     def start(self, mode):
-        env = {"PATH": "/usr/bin:/bin", "AWS_LAMBDA_RUNTIME_API": "%s:%d" % self.api.address, "_HANDLER": "app.handler",
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "AWS_LAMBDA_RUNTIME_API": "%s:%d" % self.api.address, "_HANDLER": "app.handler",
                "LANTERN_LOG_ADDRESS": "%s:%d" % self.api.logs.address, "AWS_LAMBDA_MAX_CONCURRENCY": "2",
                "LANTERN_PYTHON_FORK": mode, "LAMBDA_TASK_ROOT": "/task", "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}
         log = open(os.path.join(self.root, "log"), "w+")
