@@ -24,9 +24,6 @@ from .logs import PhotonLog
 from .post import API, Post
 from .scratch import PhotonScratch
 
-OOM_SCORE = 500
-"""Between 0 (the zygote's) and 1000 (always first)."""
-
 WITHDRAW_SECONDS = 5.0
 """How long a photon that goes waits for the server to notice."""
 
@@ -47,7 +44,6 @@ def run(world, slot):
     status = 1
     try:
         system.adopt_orphans()
-        system.prefer_as_victim(OOM_SCORE)
         if world.gc_enabled:
             gc.enable()
         status = Photon(world, slot).live()

@@ -203,6 +203,7 @@ def remove_tree(top):
         for directory in directories:
             for inner in _remove_files(directory):
                 serial += 1
+                _try(os.chmod, inner, 0o700)  # moving a directory writes to it
                 removed |= _try(os.rename, inner, "%s/.lantern-moved-%d-%d" % (top, os.getpid(), serial))
             removed |= _try(os.rmdir, directory)
         if not removed:

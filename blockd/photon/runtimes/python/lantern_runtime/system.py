@@ -54,20 +54,34 @@ def trim_heap():
         pass
 
 
-def prefer_as_victim(score):
-    """Raises this process's out-of-memory score, so that the kernel kills a
-    photon before the zygote. Raising needs no privilege."""
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    except OSError:
-        return False
-    try:
-        os.write(fd, b"%d" % score)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
+class VictimScore:
+    """The out-of-memory score with which photons start: the kernel kills a photon
+    before the zygote. The zygote raises its own for the moment of a fork and
+    lowers it to what it was, both without privileges. Its file is opened before
+    `hide_memory`, which gives all of /proc/PID to root."""
+
+    def __init__(self, score):
+        try:
+            self.fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+            self._own = os.read(self.fd, 16).strip()
+            self._raised = b"%d" % max(score, int(self._own))
+        except (OSError, ValueError):
+            self.fd = None
+
+    def raise_for_fork(self):
+        """Zygote, before a fork."""
+        self._write(True)
+
+    def lower(self):
+        """Zygote, after it."""
+        self._write(False)
+
+    def _write(self, raised):
+        if self.fd is not None:
+            try:
+                os.pwrite(self.fd, self._raised if raised else self._own, 0)
+            except OSError:
+                pass
 
 
 def children():

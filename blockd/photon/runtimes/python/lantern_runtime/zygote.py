@@ -38,6 +38,9 @@ MOST_BACKOFF_SECONDS = 2.0
 """Pause after a failed fork, or after a photon that died before it was ready;
 doubled each time. Without it, a full pid limit would make the zygote spin."""
 
+OOM_SCORE = 500
+"""Of photons: between 0 (usually the zygote's) and 1000 (always first)."""
+
 POST_SECONDS = 2.0
 """How long the Runtime API may take to hear of a dead photon."""
 
@@ -58,6 +61,7 @@ def main():
         config = world.config = configuration.read(os.environ)
     except configuration.ConfigError as error:
         tell("bad environment: %s" % error)
+        scratch.remove_all()
         return 2
     if scratch.warning:
         tell("%s: /tmp is shared by all invocations, only TMPDIR is private" % scratch.warning)
@@ -123,9 +127,9 @@ def _serve(world):
     world.streams.flush()
     _make_cheap(world)
     system.adopt_orphans()
+    keeper = _Keeper(world)
     if not config.readable_memory:
         system.hide_memory()
-    keeper = _Keeper(world)
     gc.collect()
     gc.disable()
     if config.immortal:
@@ -169,6 +173,7 @@ class _Keeper:
         self.backoff = 0.0
         self.not_before = 0.0
         self.period_ends = None
+        self.victim = system.VictimScore(OOM_SCORE)
 
     def run(self):
         """The loop; returns the exit status."""
@@ -217,15 +222,18 @@ class _Keeper:
     def _fork(self):
         slot = self.slots.census().index(slots.FREE)
         self.slots.prepare(slot)
+        self.victim.raise_for_fork()
         try:
             pid = os.fork()
         except OSError as error:
+            self.victim.lower()
             self.slots.set_state(slot, slots.FREE)
             self.slots.conceal(slot)
             self._back_off("no photon could be forked: %s" % error)
             return False
         if pid == 0:
             self._become_photon(slot)
+        self.victim.lower()
         self.photons[pid] = slot
         self.slots.conceal(slot)
         return True
@@ -239,6 +247,8 @@ class _Keeper:
             _signal.signal(_signal.SIGCHLD, self.handlers[1])
             for fd in (*self.fds, world.notify_read):
                 os.close(fd)
+            if self.victim.fd is not None:
+                os.close(self.victim.fd)  # it is the zygote's score
             if not self.draining:
                 os.close(world.retire_write)
         except BaseException:
