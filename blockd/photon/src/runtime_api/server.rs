@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, watch};
 /// Header by which a runtime says that a process of this id takes the invocation and that
 /// ending the process ends just that invocation.
 const PROCESS_HEADER: &str = "lantern-photon-pid";
-/// How long a header, or the first line of a log, may take to come.
+/// How long a header may take to come.
 const HEADER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long open log connections may keep an answer.
 const LOG_PATIENCE: Duration = Duration::from_millis(100);
@@ -310,8 +310,8 @@ impl Api {
         let mut stream = BufReader::new(stream);
         let mut first = String::new();
         let mut line = (&mut stream).take(64);
-        let named = tokio::time::timeout(HEADER_PATIENCE, line.read_line(&mut first)).await;
-        if !matches!(named, Ok(Ok(1..))) {
+        // no patience here: runtimes connect ahead of the invocation that the connection is for
+        if !matches!(line.read_line(&mut first).await, Ok(1..)) {
             return;
         }
         let Some(log) = self.slots.log_of(first.trim_end()) else { return };

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A world whose root file system is this host's, with `handler` as `/var/task/app.py`.
-fn world(
+async fn world(
     handler: &str,
     fork_per_invocation: bool,
     change: impl FnOnce(&mut DispatcherSettings),
