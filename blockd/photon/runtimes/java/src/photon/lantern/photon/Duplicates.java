@@ -99,7 +99,7 @@ final class Duplicates {
             case "java.util.Hashtable":
                 return new Hashtable<>();
             case "java.util.Properties":
-                return new Properties();
+                return properties((Properties) from);
             case "java.util.IdentityHashMap":
                 return new IdentityHashMap<>();
             case "java.util.WeakHashMap":
@@ -113,6 +113,15 @@ final class Duplicates {
             default:
                 return null;
         }
+    }
+
+    /** With the defaults behind it, which are not among its elements. */
+    private static Object properties(Properties from) {
+        Properties to = new Properties();
+        for (String name : from.stringPropertyNames()) {
+            to.setProperty(name, from.getProperty(name));
+        }
+        return to;
     }
 
     /** A copy of a JDK object that holds no other objects (an AtomicReference's follows). */

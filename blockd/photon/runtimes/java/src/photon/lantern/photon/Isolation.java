@@ -9,6 +9,7 @@ package lantern.photon;
 import java.lang.reflect.Field;
 import java.lang.reflect.Method;
 import java.lang.reflect.Modifier;
+import java.security.ProtectionDomain;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -50,6 +51,29 @@ public final class Isolation {
     /** A new class's place in photons' tables. */
     public static int nextIndex() {
         return INDEXES.getAndIncrement();
+    }
+
+    /** Defines a holder beside its owner, whose class is being loaded. Called by the rewriter. */
+    public static void define(ClassLoader loader, String name, byte[] bytes, ProtectionDomain domain) {
+        try {
+            DEFINE.invoke(loader, name, bytes, 0, bytes.length, domain);
+        } catch (ReflectiveOperationException e) {
+            throw new IllegalStateException("the holder " + name + " cannot be defined", e);
+        }
+    }
+
+    private static final Method DEFINE;
+
+    static {
+        Method define = null;
+        try {
+            define = ClassLoader.class.getDeclaredMethod("defineClass", String.class, byte[].class, int.class, int.class,
+                ProtectionDomain.class);
+            define.setAccessible(true);
+        } catch (ReflectiveOperationException | RuntimeException e) {
+            // Without the agent java.lang is not open, and there are no holders.
+        }
+        DEFINE = define;
     }
 
     /** The class that a holder belongs to. */
