@@ -14,6 +14,7 @@ package lantern.agent;
 import java.io.File;
 import java.lang.instrument.ClassFileTransformer;
 import java.lang.instrument.Instrumentation;
+import java.net.URI;
 import java.net.URL;
 import java.net.URLClassLoader;
 import java.util.Map;
@@ -28,7 +29,7 @@ public final class Agent {
 
     /** Called by the JVM before main. */
     public static void premain(String arguments, Instrumentation instrumentation) throws Exception {
-        File jar = new File(Agent.class.getProtectionDomain().getCodeSource().getLocation().toURI());
+        File jar = jar();
         Class<?> photon;
         try {
             photon = Class.forName("lantern.photon.Photon", false, null);
@@ -59,5 +60,11 @@ public final class Agent {
         Class.forName("java.util.concurrent.FutureTask");
         Class.forName("java.util.concurrent.ForkJoinTask");
         Class.forName("java.util.concurrent.ThreadPoolExecutor");
+    }
+
+    /** This class's jar; asked of its resource, as a class of the boot loader has no code source. */
+    private static File jar() throws Exception {
+        String url = ClassLoader.getSystemResource("lantern/agent/Agent.class").toString();
+        return new File(new URI(url.substring("jar:".length(), url.indexOf("!/"))));
     }
 }

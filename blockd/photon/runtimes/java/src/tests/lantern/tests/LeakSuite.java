@@ -1,0 +1,163 @@
+/*
+ * Runs the probes under the agent: secrets planted in one photon and looked for in others, that run
+ * afterwards on the same thread, afterwards on another, and at the same time. Main of a JVM of its own:
+ *
+ *     java @options -javaagent:lantern-agent.jar -Dlantern.java.exclude=lantern.tests,leak.excluded \
+ *         -cp lantern-runtime.jar:tests lantern.tests.LeakSuite
+ */
+package lantern.tests;
+
+import java.lang.ref.WeakReference;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Callable;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.FutureTask;
+import lantern.photon.Isolation;
+import lantern.photon.Photon;
+import lantern.photon.PhotonThread;
+import lantern.photon.Photons;
+import leak.Probe;
+import leak.Probes;
+import leak.Semantics;
+
+/** See the head of this file. */
+public final class LeakSuite {
+    private LeakSuite() {}
+
+    /** Runs the suite. */
+    public static void main(String[] arguments) {
+        for (Probe probe : Probes.all()) {
+            Check.test((probe.isolated() ? "isolated:     " : "not isolated: ") + probe.name(), () -> probe(probe));
+        }
+        Check.test("what stays as it is within a photon", () -> {
+            for (int i = 0; i < 3; i++) {
+                inPhoton(() -> {
+                    Semantics.check();
+                    return null;
+                });
+            }
+        });
+        Check.test("64 photons count at once, each for itself", LeakSuite::counting);
+        Check.test("memory is released", LeakSuite::releases);
+        Check.test("what could not be copied is known", () -> Check.equal(0, Isolation.reports().size()));
+        Check.finish();
+    }
+
+    private static void probe(Probe probe) throws Exception {
+        String before = inPhoton(probe::look);
+        Check.equal(Probe.NOTHING, before);
+        // On one thread, one after the other, as a slot does.
+        List<String> found = new ArrayList<>();
+        onThread(() -> {
+            photon(() -> {
+                probe.plant("secret-1");
+                return null;
+            });
+            found.add(photon(probe::look));
+            return null;
+        });
+        // While the one that planted still runs.
+        CountDownLatch planted = new CountDownLatch(1);
+        CountDownLatch looked = new CountDownLatch(1);
+        FutureTask<Object> planter = new FutureTask<>(() -> {
+            photon(() -> {
+                try {
+                    probe.plant("secret-2");
+                } finally {
+                    planted.countDown();
+                }
+                looked.await();
+                return null;
+            });
+            return null;
+        });
+        new Runner(planter).start();
+        planted.await();
+        found.add(inPhoton(probe::look));
+        looked.countDown();
+        planter.get();
+        found.add(inPhoton(probe::look));
+        for (String each : found) {
+            Check.that(probe.isolated() == each.equals(Probe.NOTHING),
+                probe.isolated() ? "found " + each : "said not to be isolated, but nothing was found");
+        }
+    }
+
+    private static void counting() throws Exception {
+        List<FutureTask<Integer>> all = new ArrayList<>();
+        for (int i = 0; i < 64; i++) {
+            FutureTask<Integer> task = new FutureTask<>(() -> photon(() -> Semantics.count(20_000)));
+            all.add(task);
+            new Runner(task).start();
+        }
+        for (FutureTask<Integer> task : all) {
+            Check.equal(20_000, task.get());
+        }
+    }
+
+    private static void releases() throws Exception {
+        List<WeakReference<Photon>> photons = new ArrayList<>();
+        onThread(() -> {
+            // Ten times the heap that the suite is given.
+            for (int i = 0; i < 1000; i++) {
+                Photon photon = new Photon();
+                photons.add(new WeakReference<>(photon));
+                run(photon, () -> {
+                    Semantics.litter();
+                    return null;
+                });
+            }
+            return null;
+        });
+        for (int i = 0; i < 50 && photons.stream().anyMatch(photon -> photon.get() != null); i++) {
+            System.gc();
+            Thread.sleep(10);
+        }
+        Check.equal(0L, photons.stream().filter(photon -> photon.get() != null).count());
+    }
+
+    private static <T> T inPhoton(Callable<T> body) throws Exception {
+        return onThread(() -> photon(body));
+    }
+
+    private static <T> T onThread(Callable<T> body) throws Exception {
+        FutureTask<T> task = new FutureTask<>(body);
+        new Runner(task).start();
+        try {
+            return task.get();
+        } catch (ExecutionException e) {
+            throw new Exception(e.getCause());
+        }
+    }
+
+    private static <T> T photon(Callable<T> body) throws Exception {
+        return run(new Photon(), body);
+    }
+
+    private static <T> T run(Photon photon, Callable<T> body) throws Exception {
+        Object token = Photons.enter(photon);
+        try {
+            return body.call();
+        } finally {
+            Photons.exit(token);
+            photon.close();
+            Photons.wipe();
+        }
+    }
+
+    private static final class Runner extends PhotonThread {
+        private final Runnable body;
+
+        Runner(Runnable body) {
+            super("runner");
+            this.body = body;
+        }
+
+        @Override
+        public void run() {
+            body.run();
+        }
+    }
+}
