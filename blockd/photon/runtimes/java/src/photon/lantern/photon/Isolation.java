@@ -48,6 +48,13 @@ public final class Isolation {
         return classes != null && classes.test(className);
     }
 
+    /** Whether objects of a JDK class cannot change, or are no data (threads, locks, clients). */
+    public static boolean isHarmless(Class<?> jdkClass) {
+        Kind kind = Kind.of(jdkClass);
+        return kind == Kind.SAME || kind == Kind.RESOURCE || jdkClass == Object.class
+            || jdkClass.getName().startsWith("java.util.concurrent.locks.");
+    }
+
     /** A new class's place in photons' tables. */
     public static int nextIndex() {
         return INDEXES.getAndIncrement();

@@ -37,8 +37,7 @@ enum Kind {
         "java.lang.StackTraceElement", "java.math.BigInteger", "java.math.BigDecimal", "java.math.MathContext",
         "java.util.UUID", "java.util.Locale", "java.util.Currency", "java.util.OptionalInt", "java.util.OptionalLong",
         "java.util.OptionalDouble", "java.net.URI", "java.net.URL", "java.net.Inet4Address", "java.net.Inet6Address",
-        "java.net.InetSocketAddress", "java.io.File", "java.lang.ThreadLocal", "java.lang.InheritableThreadLocal",
-        "java.lang.Runtime", "java.lang.System$LoggerFinder", "java.util.Base64$Encoder", "java.util.Base64$Decoder",
+        "java.net.InetSocketAddress", "java.io.File", "java.lang.Runtime", "java.lang.System$LoggerFinder", "java.util.Base64$Encoder", "java.util.Base64$Decoder",
         "java.util.HexFormat", "java.util.Collections$EmptyList", "java.util.Collections$EmptyMap",
         "java.util.Collections$EmptySet", "java.util.Collections$ReverseComparator", "java.security.SecureRandom",
         "java.util.Collections$ReverseComparator2", "java.lang.String$CaseInsensitiveComparator", "java.lang.Void",
@@ -70,6 +69,7 @@ enum Kind {
             return MEANING;
         }
         if (Enum.class.isAssignableFrom(type) || Throwable.class.isAssignableFrom(type)
+            || ThreadLocal.class.isAssignableFrom(type)
             || IMMUTABLE_CLASSES.contains(type.getName()) || boxed(type)) {
             return SAME;
         }

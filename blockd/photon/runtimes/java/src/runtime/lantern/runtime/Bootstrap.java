@@ -35,7 +35,11 @@ public final class Bootstrap {
         try {
             handler = HandlerLoader.load(settings.handler, loader);
         } catch (Throwable thrown) {
-            thrown.printStackTrace();
+            if (thrown instanceof HandlerLoader.LoadException) {
+                System.err.println("lantern: " + thrown.getMessage());
+            } else {
+                thrown.printStackTrace();
+            }
             report(settings, thrown);
             Runtime.getRuntime().halt(EXIT_INIT);
             return;

@@ -7,17 +7,17 @@ package lantern.tests;
 import java.util.Objects;
 
 /** A tiny test library. */
-final class Check {
+public final class Check {
     private static int passed;
     private static int failed;
 
     private Check() {}
 
-    interface Body {
+    public interface Body {
         void run() throws Exception;
     }
 
-    static synchronized void test(String name, Body body) {
+    public static synchronized void test(String name, Body body) {
         try {
             body.run();
             passed++;
@@ -29,21 +29,21 @@ final class Check {
         }
     }
 
-    static void that(boolean holds, String otherwise) {
+    public static void that(boolean holds, String otherwise) {
         if (!holds) {
             throw new AssertionError(otherwise);
         }
     }
 
-    static void equal(Object wanted, Object found) {
+    public static void equal(Object wanted, Object found) {
         that(Objects.equals(wanted, found), "wanted " + wanted + ", found " + found);
     }
 
-    static void contains(String text, String part) {
+    public static void contains(String text, String part) {
         that(text.contains(part), "\"" + part + "\" is not in: " + text);
     }
 
-    static void throwsWith(String part, Body body) throws Exception {
+    public static void throwsWith(String part, Body body) throws Exception {
         try {
             body.run();
         } catch (Exception e) {
@@ -53,7 +53,7 @@ final class Check {
         throw new AssertionError("nothing was thrown; wanted \"" + part + "\"");
     }
 
-    static void finish() {
+    public static void finish() {
         System.out.println(passed + " passed, " + failed + " failed");
         System.exit(failed == 0 ? 0 : 1);
     }

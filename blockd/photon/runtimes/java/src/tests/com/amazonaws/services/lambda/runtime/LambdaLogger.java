@@ -1,0 +1,9 @@
+/*
+ * See Context.
+ */
+package com.amazonaws.services.lambda.runtime;
+
+/** See aws-lambda-java-core. */
+public interface LambdaLogger {
+    void log(String message);
+}

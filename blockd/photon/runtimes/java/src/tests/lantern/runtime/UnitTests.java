@@ -1,0 +1,229 @@
+/*
+ * Tests of the runtime's parts, in its package.
+ */
+package lantern.runtime;
+
+import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpServer;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.FutureTask;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
+import lantern.tests.Check;
+
+/** See the head of this file. */
+public final class UnitTests {
+    private UnitTests() {}
+
+    /** How tests are run. */
+    public interface Run {
+        void test(String name, Check.Body body);
+    }
+
+    /** All. */
+    public static void run(Run run) {
+        run.test("json: reads and writes", UnitTests::json);
+        run.test("json: refuses", UnitTests::notJson);
+        run.test("store: versions, ttl, budget", UnitTests::store);
+        run.test("store: getOrInit runs once under 100 threads", UnitTests::initOnce);
+        run.test("store: an initialiser that fails gives the next its turn", UnitTests::initFails);
+        run.test("store: leases exclude", UnitTests::leases);
+        run.test("store client", UnitTests::client);
+        run.test("leak check", UnitTests::leakCheck);
+        run.test("slots grow and shrink within their limit", UnitTests::slots);
+    }
+
+    private static void json() {
+        String text = "{\"a\":[1,-2.5,1.0E10,12345678901,123456789012345678901234,true,null,\"\\\"\\\\\\u000a\u00e4\"],\"b\":{},\"c\":[]}";
+        Check.equal(text, Json.write(Json.read(text)));
+        Check.equal("[1,2]", Json.write(new int[] {1, 2}));
+        Check.equal("\"\\ud800\"", Json.write("\ud800"));
+        Check.equal("\ud83d\ude00", Json.read("\"\\ud83d\\ude00\""));
+    }
+
+    private static void notJson() throws Exception {
+        for (String text : List.of("", "{", "[1,]", "{\"a\"}", "01", "1.", "\"a", "\"\n\"", "nul", "1 2", "\"\\x\"", "-",
+            "[".repeat(100_000))) {
+            Check.throwsWith("not JSON", () -> Json.read(text));
+        }
+        List<Object> self = new ArrayList<>();
+        self.add(self);
+        Check.throwsWith("nesting", () -> Json.write(self));
+        Check.throwsWith("cannot be written", () -> Json.write(new Object()));
+    }
+
+    private static void store() throws Exception {
+        AtomicLong now = new AtomicLong();
+        SharedStore store = new SharedStore(1000, now::get);
+        long first = store.put("a", "one", 400, 0);
+        Check.equal("one", store.get("a"));
+        Check.that(!store.compareAndSwap("a", first + 1, "two"), "swapped on a wrong version");
+        Check.that(store.compareAndSwap("a", first, "two"), "not swapped");
+        Check.that(!store.compareAndSwap("a", 0, "three"), "swapped though it was there");
+        Check.that(store.compareAndSwap("b", 0, "b"), "not put though it was not there");
+        store.put("c", "c", 400, 5);
+        store.put("d", "d", 400, 0);
+        store.get("c");
+        store.put("e", "e", 400, 0);
+        Check.equal(null, store.get("a"));
+        Check.equal(null, store.get("d"));
+        Check.equal("c", store.get("c"));
+        now.set(5_000_000);
+        Check.equal(null, store.get("c"));
+        Check.equal(1L, store.metrics().expired);
+        Check.that(store.metrics().evictions > 0 && store.metrics().bytes <= 1000, "the budget is not kept");
+        Check.throwsWith("does not fit", () -> store.put("f", "f", 1001, 0));
+        Check.that(store.delete("e") && !store.delete("e"), "deleted twice");
+        Check.equal(16L + 4 * 3 + 3 * (32 + 2), Sizes.estimate(new String[] {"a", "b", "c"}));
+    }
+
+    private static void initOnce() throws Exception {
+        SharedStore store = new SharedStore(1000, System::nanoTime);
+        AtomicInteger runs = new AtomicInteger();
+        CountDownLatch all = new CountDownLatch(100);
+        List<FutureTask<Object>> tasks = new ArrayList<>();
+        for (int i = 0; i < 100; i++) {
+            FutureTask<Object> task = new FutureTask<>(() -> {
+                all.countDown();
+                all.await();
+                return store.<Object>getOrInit("model", () -> {
+                    runs.incrementAndGet();
+                    Thread.sleep(20);
+                    return new Object();
+                });
+            });
+            tasks.add(task);
+            new Thread(task).start();
+        }
+        Object value = tasks.get(0).get();
+        for (FutureTask<Object> task : tasks) {
+            Check.that(task.get() == value, "two values");
+        }
+        Check.equal(1, runs.get());
+        Check.throwsWith("asks for its own value", () -> store.getOrInit("x", () -> store.getOrInit("x", () -> 1)));
+    }
+
+    private static void initFails() throws Exception {
+        SharedStore store = new SharedStore(1000, System::nanoTime);
+        CountDownLatch begun = new CountDownLatch(1);
+        FutureTask<Object> first = new FutureTask<>(() -> store.getOrInit("k", () -> {
+            begun.countDown();
+            Thread.sleep(20);
+            throw new IOException("cannot");
+        }));
+        new Thread(first).start();
+        begun.await();
+        Check.equal("second", store.getOrInit("k", () -> "second"));
+        Check.throwsWith("cannot", () -> first.get());
+    }
+
+    private static void leases() throws Exception {
+        AtomicLong now = new AtomicLong();
+        SharedStore store = new SharedStore(1000, now::get);
+        SharedStore.Lease lease = store.lease("l", 10, 0).get();
+        Check.that(lease.isHeld() && store.lease("l", 10, 0).isEmpty(), "two hold it");
+        lease.close();
+        SharedStore.Lease second = store.lease("l", 10, 0).get();
+        now.set(10_000_000);
+        Check.that(!second.isHeld(), "held after its time");
+        SharedStore.Lease third = store.lease("l", 10, 0).get();
+        second.close();
+        Check.that(third.isHeld(), "another's close ended it");
+    }
+
+    /** A server that answers as the contract says for one key, and keeps what it was asked. */
+    private static void client() throws Exception {
+        List<String> asked = new ArrayList<>();
+        HttpServer server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
+        server.createContext("/lantern/v1/", exchange -> answer(exchange, asked));
+        server.start();
+        try (StoreClient store = new StoreClient("127.0.0.1:" + server.getAddress().getPort())) {
+            Check.equal("value", new String(store.get("k/1 \u00e4").get().bytes, StandardCharsets.UTF_8));
+            Check.equal("7", store.get("k/1 \u00e4").get().version);
+            Check.that(store.get("none").isEmpty(), "there is none");
+            Check.equal("7", store.put("k", new byte[100_000], 50));
+            Check.that(store.compareAndSwap("k", "6", new byte[0]).isEmpty(), "it did not hold");
+            Check.equal(Optional.of("7"), store.compareAndSwap("k", "7", new byte[0]));
+            Check.that(store.delete("k") && !store.delete("none"), "deletes");
+            Check.equal("made", new String(store.getOrInit("init", () -> "made".getBytes(StandardCharsets.UTF_8), 5, 6),
+                StandardCharsets.UTF_8));
+            Check.throwsWith("cannot", () -> store.getOrInit("init", () -> {
+                throw new IOException("cannot");
+            }, 5, 6));
+            Check.equal(Optional.of("t"), store.lease("l", 1, 2));
+            Check.that(store.release("l", "t") && !store.release("l", "other"), "releases");
+            Check.equal(3, store.metrics().get("keys"));
+        } finally {
+            server.stop(0);
+        }
+        Check.contains(asked.toString(), "GET /lantern/v1/store/k%2F1%20%C3%A4 ");
+        Check.contains(asked.toString(), "PUT /lantern/v1/store/k ttl=50");
+        Check.contains(asked.toString(), "POST /lantern/v1/store/init/init?wait_ms=5&lease_ms=6");
+        Check.contains(asked.toString(), "PUT /lantern/v1/store/init lease=t");
+        Check.contains(asked.toString(), "DELETE /lantern/v1/store/init/init lease=t");
+        Check.contains(asked.toString(), "POST /lantern/v1/lease/l?ttl_ms=1&wait_ms=2");
+    }
+
+    private static void answer(HttpExchange exchange, List<String> asked) throws IOException {
+        try (exchange) {
+            exchange.getRequestBody().readAllBytes();
+            String method = exchange.getRequestMethod();
+            String uri = exchange.getRequestURI().toString();
+            String lease = exchange.getRequestHeaders().getFirst("Lantern-Lease");
+            String ttl = exchange.getRequestHeaders().getFirst("Lantern-Ttl-Ms");
+            String match = exchange.getRequestHeaders().getFirst("If-Match");
+            asked.add(method + " " + uri + " " + (ttl == null ? "" : "ttl=" + ttl) + (lease == null ? "" : "lease=" + lease));
+            exchange.getResponseHeaders().set("ETag", "\"7\"");
+            exchange.getResponseHeaders().set("Lantern-Lease", "t");
+            byte[] body = uri.endsWith("/store") ? "{\"keys\":3}".getBytes(StandardCharsets.UTF_8)
+                : "value".getBytes(StandardCharsets.UTF_8);
+            int status = uri.endsWith("none") ? 404 : match != null && !match.equals("\"7\"") ? 412
+                : lease != null && !lease.equals("t") ? 412 : method.equals("DELETE") ? 204
+                : method.equals("POST") && uri.contains("/init?") ? 201 : 200;
+            exchange.sendResponseHeaders(status, status == 204 ? -1 : body.length);
+            if (status != 204) {
+                exchange.getResponseBody().write(body);
+            }
+        }
+    }
+
+    private static void leakCheck() throws Exception {
+        List<String> found = new ArrayList<>();
+        for (LeakCheck.Finding finding : new LeakCheck(true, List.of("lantern.", "com.", "app."))
+            .run(System.getProperty("lantern.tests.classes"))) {
+            found.add(finding.className + "." + finding.field);
+        }
+        Check.equal(List.of("leak.Constants.ARRAY", "leak.Constants.ATOMIC", "leak.Constants.BEAN", "leak.Constants.FORMAT",
+            "leak.Constants.LIST", "leak.Constants.NESTED", "leak.Probes.CONSTANT", "leak.Probes$Mode.ONLY",
+            "leak.Statics.INITIALISERS"), found);
+    }
+
+    private static void slots() {
+        AtomicInteger started = new AtomicInteger();
+        Slots slots = new Slots(5, started::incrementAndGet);
+        slots.begin();
+        Check.equal(2, started.get());
+        for (int i = 0; i < 5; i++) {
+            slots.taken();
+        }
+        Check.equal(5, started.get());
+        int kept = 0;
+        for (int i = 0; i < 5; i++) {
+            kept += slots.keep() ? 1 : 0;
+        }
+        // All five were busy a moment ago.
+        Check.equal(5, kept);
+        Slots one = new Slots(1, started::incrementAndGet);
+        one.begin();
+        one.taken();
+        Check.that(one.keep(), "the only slot ended");
+        Check.equal(6, started.get());
+    }
+}
