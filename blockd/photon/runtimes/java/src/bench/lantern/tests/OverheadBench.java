@@ -1,0 +1,131 @@
+/*
+ * What static separation costs: the same workloads in photons, in JVMs with and without the agent,
+ * by turns. Prints JSON: median throughput and CPU time per invocation of both, and their ratio.
+ * CPU time counts where the machine has other work; both exclude the warm-up.
+ */
+package lantern.tests;
+
+import java.io.File;
+import java.lang.management.ManagementFactory;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import lantern.photon.Photon;
+import lantern.photon.PhotonThread;
+import lantern.photon.Photons;
+import lantern.runtime.Json;
+import work.Workloads;
+
+/** See the head of this file. */
+public final class OverheadBench {
+    private static final List<String> WORKLOADS = List.of("rest", "hash", "classify", "access");
+    private static final long WARM_UP_MS = 3_000;
+    private static final long MEASURE_MS = 4_000;
+
+    private OverheadBench() {}
+
+    /** Without arguments all pairs; with "one NAME" one measurement in this JVM. */
+    public static void main(String[] arguments) throws Exception {
+        if (arguments.length == 2) {
+            one(arguments[1]);
+            return;
+        }
+        int pairs = arguments.length == 1 ? Integer.parseInt(arguments[0]) : 5;
+        Map<String, Object> results = new LinkedHashMap<>();
+        for (String workload : WORKLOADS) {
+            List<double[]> plain = new ArrayList<>();
+            List<double[]> agent = new ArrayList<>();
+            for (int pair = 0; pair < pairs; pair++) {
+                // The order changes from pair to pair, so that a drift of the machine hits both.
+                for (boolean with : pair % 2 == 0 ? new boolean[] {false, true} : new boolean[] {true, false}) {
+                    (with ? agent : plain).add(child(workload, with));
+                }
+            }
+            results.put(workload, result(plain, agent));
+        }
+        System.out.println(Json.write(results));
+    }
+
+    private static Map<String, Object> result(List<double[]> plain, List<double[]> agent) {
+        Map<String, Object> result = new LinkedHashMap<>();
+        double plainRate = median(plain, 0);
+        double agentRate = median(agent, 0);
+        double plainCpu = median(plain, 1);
+        double agentCpu = median(agent, 1);
+        result.put("perSecondPlain", plainRate);
+        result.put("perSecondAgent", agentRate);
+        result.put("throughputLossPercent", 100 * (1 - agentRate / plainRate));
+        result.put("cpuMicrosPlain", plainCpu);
+        result.put("cpuMicrosAgent", agentCpu);
+        result.put("cpuMorePercent", 100 * (agentCpu / plainCpu - 1));
+        return result;
+    }
+
+    private static double median(List<double[]> values, int column) {
+        double[] sorted = values.stream().mapToDouble(value -> value[column]).sorted().toArray();
+        return sorted[sorted.length / 2];
+    }
+
+    private static double[] child(String workload, boolean agent) throws Exception {
+        String runtime = Sandbox.RUNTIME;
+        List<String> command = new ArrayList<>(List.of(System.getProperty("java.home") + "/bin/java", "@" + runtime + "/options"));
+        if (agent) {
+            command.addAll(List.of("-Xbootclasspath/a:" + runtime + "/lantern-agent.jar",
+                "-javaagent:" + runtime + "/lantern-agent.jar", "-Dlantern.java.exclude=lantern.tests"));
+        } else {
+            command.addAll(List.of("--add-opens", "java.base/java.lang=ALL-UNNAMED"));
+        }
+        command.addAll(List.of("-cp", runtime + "/lantern-runtime.jar" + File.pathSeparator
+            + System.getProperty("lantern.tests.classes"), "lantern.tests.OverheadBench", "one", workload));
+        Process process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        String[] words = new String(process.getInputStream().readAllBytes()).trim().split(" ");
+        if (process.waitFor() != 0 || words.length != 2) {
+            throw new IllegalStateException("a measurement failed: " + Arrays.toString(words));
+        }
+        return new double[] {Double.parseDouble(words[0]), Double.parseDouble(words[1])};
+    }
+
+    private static void one(String workload) throws Exception {
+        Thread thread = new PhotonThread("bench") {
+            @Override
+            public void run() {
+                measure(workload, WARM_UP_MS);
+                measure(workload, WARM_UP_MS);
+                double[] found = measure(workload, MEASURE_MS);
+                System.out.println(found[0] + " " + found[1]);
+            }
+        };
+        thread.start();
+        thread.join();
+    }
+
+    private static double[] measure(String workload, long millis) {
+        var system = (com.sun.management.OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
+        long cpu = system.getProcessCpuTime();
+        long start = System.nanoTime();
+        long count = 0;
+        long sum = 0;
+        while (System.nanoTime() - start < millis * 1_000_000) {
+            // As a slot does for every invocation.
+            Photon photon = new Photon();
+            Object token = Photons.enter(photon);
+            try {
+                sum += Workloads.run(workload);
+            } catch (Exception e) {
+                throw new IllegalStateException(e);
+            } finally {
+                Photons.exit(token);
+            }
+            photon.close();
+            Photons.wipe();
+            count++;
+        }
+        double seconds = (System.nanoTime() - start) / 1e9;
+        if (sum == 42) {
+            System.err.println("unlikely");
+        }
+        return new double[] {count / seconds, (system.getProcessCpuTime() - cpu) / 1e3 / count};
+    }
+}
