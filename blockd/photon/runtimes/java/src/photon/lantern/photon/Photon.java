@@ -15,9 +15,6 @@ import java.util.IdentityHashMap;
 
 /** The private state of one invocation; see the head of this file. */
 public final class Photon {
-    /** Stands in a holder's field for "not copied yet"; never seen by application code. */
-    public static final Object UNSET = new Object();
-
     private static final Object[] EMPTY = new Object[0];
 
     /** Holders of static fields by class index. Read without a lock by rewritten classes. */

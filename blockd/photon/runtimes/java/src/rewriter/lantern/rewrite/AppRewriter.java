@@ -10,7 +10,10 @@
 package lantern.rewrite;
 
 import java.security.ProtectionDomain;
+import java.util.ArrayList;
 import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import lantern.photon.Isolation;
 import org.objectweb.asm.ClassReader;
@@ -36,6 +39,9 @@ final class AppRewriter {
     private String owner;
     private boolean isInterface;
     private int version;
+    private Map<String, ClassInfo.Static> own;
+    private Map<String, Uses> uses = Map.of();
+    private Statics statics;
 
     AppRewriter(Classes classes, Lists lists, ClassLoader loader, ProtectionDomain domain) {
         this.classes = classes;
@@ -53,14 +59,19 @@ final class AppRewriter {
         if (info.statics.isEmpty() && !concerned(reader)) {
             return null;
         }
+        own = info.statics;
+        version = reader.readUnsignedShort(6);
+        if (!own.isEmpty()) {
+            statics = new Statics(owner, Isolation.nextIndex(), version, own.values());
+            uses = Uses.of(reader, own);
+        }
         ClassWriter writer = new ClassWriter(reader, 0);
         Visitor visitor = new Visitor(writer);
-        reader.accept(visitor, 0);
+        reader.accept(visitor, ClassReader.EXPAND_FRAMES);
         visitor.bridges();
-        if (!info.statics.isEmpty()) {
-            Statics statics = new Statics(owner, Isolation.nextIndex(), version);
-            statics.accessors(writer, info.statics.values());
-            Isolation.define(loader, statics.holderName(), statics.holder(info.statics.values()), domain);
+        if (statics != null) {
+            statics.accessors(writer);
+            Isolation.define(loader, statics.holder().replace('/', '.'), statics.holderClass(), domain);
         }
         writer.visitEnd();
         return writer.toByteArray();
@@ -107,16 +118,13 @@ final class AppRewriter {
         }
 
         @Override
-        public void visit(int classVersion, int access, String name, String signature, String superName, String[] interfaces) {
-            version = classVersion;
-            super.visit(classVersion, access, name, signature, superName, interfaces);
-        }
-
-        @Override
         public MethodVisitor visitMethod(int access, String name, String descriptor, String signature, String[] exceptions) {
             MethodVisitor next = super.visitMethod(access, name, descriptor, signature, exceptions);
-            boolean init = name.equals("<clinit>");
-            return init ? new Initialiser(next) : new Code(next);
+            if (name.equals("<clinit>")) {
+                return new Initialiser(next);
+            }
+            Uses use = uses.get(name + descriptor);
+            return use != null && use.keepsHolder() ? new HolderCode(next, use) : new Code(next);
         }
 
         @Override
@@ -126,7 +134,7 @@ final class AppRewriter {
 
         void bridges() {
             for (Calls.Bridge bridge : bridges) {
-                Calls.write(bridge, cv, (version & 0xffff) >= Opcodes.V1_6);
+                Calls.write(bridge, cv, version >= Opcodes.V1_6);
             }
         }
 
@@ -167,8 +175,74 @@ final class AppRewriter {
             }
         }
 
-        /** Every method but the initialiser. */
-        private final class Code extends Hooked {
+        /** A method that keeps its photon's holder in a local (Uses says which do). */
+        private final class HolderCode extends Code {
+            private final Uses use;
+
+            HolderCode(MethodVisitor next, Uses use) {
+                super(next);
+                this.use = use;
+            }
+
+            @Override
+            public void visitCode() {
+                super.visitCode();
+                mv.visitMethodInsn(Opcodes.INVOKESTATIC, owner, Statics.OWN, statics.ownDescriptor(), false);
+                mv.visitVarInsn(Opcodes.ASTORE, use.local);
+                for (int word = 0; word < statics.words(); word++) {
+                    int mask = 0;
+                    for (String field : use.inLoops) {
+                        ClassInfo.Static used = own.get(field);
+                        mask |= used.copied() && statics.word(used) == word ? statics.bit(used) : 0;
+                    }
+                    if (mask != 0) {
+                        mv.visitVarInsn(Opcodes.ALOAD, use.local);
+                        Statics.push(mv, mask);
+                        mv.visitMethodInsn(Opcodes.INVOKESTATIC, owner, Statics.ENSURE + word, statics.ensureDescriptor(), false);
+                    }
+                }
+            }
+
+            @Override
+            public void visitFieldInsn(int opcode, String on, String name, String descriptor) {
+                boolean get = opcode == Opcodes.GETSTATIC;
+                ClassInfo.Static field = (get || opcode == Opcodes.PUTSTATIC) && on.equals(owner)
+                    ? own.get(name + descriptor) : null;
+                if (field == null) {
+                    super.visitFieldInsn(opcode, on, name, descriptor);
+                    return;
+                }
+                boolean lazy = field.copied() && !use.inLoops.contains(name + descriptor);
+                mv.visitVarInsn(Opcodes.ALOAD, use.local);
+                mv.visitMethodInsn(Opcodes.INVOKESTATIC, owner,
+                    (get ? lazy ? Statics.LAZY : Statics.READ : lazy ? Statics.LAZY_SET : Statics.WRITE) + name,
+                    get ? statics.readDescriptor(field) : statics.writeDescriptor(field), false);
+            }
+
+            /** The holder is in every frame, after as many empty locals as it takes. */
+            @Override
+            public void visitFrame(int type, int locals, Object[] local, int stacks, Object[] stack) {
+                List<Object> longer = new ArrayList<>();
+                int slots = 0;
+                for (int i = 0; i < locals; i++) {
+                    longer.add(local[i]);
+                    slots += local[i] == Opcodes.LONG || local[i] == Opcodes.DOUBLE ? 2 : 1;
+                }
+                for (; slots < use.local; slots++) {
+                    longer.add(Opcodes.TOP);
+                }
+                longer.add(statics.holder());
+                super.visitFrame(type, longer.size(), longer.toArray(), stacks, stack);
+            }
+
+            @Override
+            public void visitMaxs(int stack, int locals) {
+                super.visitMaxs(Math.max(2, stack + 1), locals + 1);
+            }
+        }
+
+        /** Every other method but the initialiser. */
+        private class Code extends Hooked {
             Code(MethodVisitor next) {
                 super(next);
             }
@@ -220,8 +294,8 @@ final class AppRewriter {
                 // Last in the table: the initialiser's own handlers come first.
                 mv.visitTryCatchBlock(from, to, thrown, null);
                 mv.visitLabel(thrown);
-                if ((version & 0xffff) >= Opcodes.V1_6) {
-                    mv.visitFrame(Opcodes.F_FULL, 0, null, 1, new Object[] {"java/lang/Throwable"});
+                if (version >= Opcodes.V1_6) {
+                    mv.visitFrame(Opcodes.F_NEW, 0, new Object[0], 1, new Object[] {"java/lang/Throwable"});
                 }
                 call("exitInit");
                 mv.visitInsn(Opcodes.ATHROW);
