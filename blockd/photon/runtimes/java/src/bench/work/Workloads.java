@@ -62,7 +62,6 @@ public final class Workloads {
         private static Map<String, String> headers = new LinkedHashMap<>();
         private static Map<String, Integer> cache = new HashMap<>();
         private static List<String> columns = new ArrayList<>(List.of("id", "name", "amount", "state", "created"));
-        private static StringBuilder scratch = new StringBuilder();
         private static String[] states = {"new", "paid", "sent", "done"};
         private static int[] histogram = new int[32];
         private static String lastUser = "";
@@ -72,6 +71,9 @@ public final class Workloads {
             for (int i = 0; i < 12; i++) {
                 headers.put("X-Header-" + i, "value-" + i);
             }
+            for (int i = 0; i < 50; i++) {
+                cache.put("t_" + i, i);
+            }
         }
 
         static long handle() {
@@ -79,8 +81,7 @@ public final class Workloads {
             lastRequest = started + requests;
             var matcher = PATH.matcher("/users/42137/orders");
             lastUser = matcher.matches() ? matcher.group(1) : "";
-            StringBuilder out = scratch;
-            out.setLength(0);
+            StringBuilder out = new StringBuilder(32 * 1024);
             out.append("{\"service\":\"").append(service).append("\",\"region\":\"").append(region).append("\",\"version\":\"")
                 .append(version).append("\",\"user\":").append(lastUser).append(",\"headers\":{");
             headers.forEach((key, value) -> out.append('"').append(key).append("\":\"").append(value).append("\","));

@@ -22,7 +22,6 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.ConcurrentModificationException;
-import java.util.IdentityHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -33,8 +32,10 @@ final class Copier {
 
     private final Map<Object, Object> copies;
     private final Class<?> owner;
-    private final String where;
-    private Map<Object, Object> fresh;
+    private final String field;
+    /** What this copier put into `copies`, to take it out again if it must begin anew. */
+    private final ArrayList<Object> made = new ArrayList<>();
+    /** What is left to do for a graph; most values are a single object and need none of these. */
     private ArrayDeque<Runnable> work;
     private ArrayDeque<Runnable> last;
     private Resources resources;
@@ -42,7 +43,11 @@ final class Copier {
     Copier(Map<Object, Object> copies, Class<?> owner, String field) {
         this.copies = copies;
         this.owner = owner;
-        this.where = owner.getName() + "." + field;
+        this.field = field;
+    }
+
+    private String where() {
+        return owner.getName() + "." + field;
     }
 
     /** The copy of `base`, which may be `base` itself. */
@@ -62,7 +67,7 @@ final class Copier {
         }
         return attempt(() -> {
             Object copy = Fields.allocate(type);
-            fresh.put(instance, copy);
+            keep(instance, copy);
             for (Field field : Fields.copied(type)) {
                 boolean shared = Modifier.isFinal(field.getModifiers());
                 Fields.set(field, copy, shared ? Fields.get(field, instance) : reference(Fields.get(field, instance)));
@@ -77,23 +82,21 @@ final class Copier {
 
     private Object attempt(Step step) {
         for (int attempt = 1;; attempt++) {
-            fresh = new IdentityHashMap<>();
-            work = new ArrayDeque<>();
-            last = new ArrayDeque<>();
-            resources = new Resources();
             try {
                 Object copy = step.run();
-                while (!work.isEmpty()) {
+                while (work != null && !work.isEmpty()) {
                     work.poll().run();
                 }
-                while (!last.isEmpty()) {
+                while (last != null && !last.isEmpty()) {
                     last.pop().run();
                 }
-                copies.putAll(fresh);
                 return copy;
             } catch (ConcurrentModificationException e) {
+                made.forEach(copies::remove);
+                work = null;
+                last = null;
                 if (attempt == ATTEMPTS) {
-                    throw new IllegalStateException("the initial value of " + where
+                    throw new IllegalStateException("the initial value of " + where()
                         + " is being changed outside any invocation while a photon copies it", e);
                 }
             }
@@ -109,16 +112,13 @@ final class Copier {
             return base;
         }
         Object known = copies.get(base);
-        if (known == null) {
-            known = fresh.get(base);
-        }
         return known == null ? begin(base, kind) : known;
     }
 
     private Object begin(Object base, Kind kind) {
         Object copy = make(base, kind);
         if (copy == base) {
-            fresh.put(base, base);
+            keep(base, base);
         }
         return copy;
     }
@@ -134,7 +134,7 @@ final class Copier {
             case REFERENCES:
                 Object[] elements = (Object[]) base;
                 Object[] array = (Object[]) Array.newInstance(type.getComponentType(), elements.length);
-                work.add(() -> {
+                later(() -> {
                     for (int i = 0; i < elements.length; i++) {
                         array[i] = reference(elements[i]);
                     }
@@ -145,25 +145,41 @@ final class Copier {
             case FIELDS:
             case RECORD:
                 if (Kind.isApplication(type)) {
+                    resources = resources == null ? new Resources() : resources;
                     String found = resources.reachedBy(base);
                     if (found != null) {
-                        Isolation.report(where, type, "it owns a " + found);
+                        Isolation.report(where(), type, "it owns a " + found);
                         return base;
                     }
                 }
                 return kind == Kind.RECORD ? record(base) : fields(base);
             case OPAQUE:
-                Isolation.report(where, type, "this class is not one that can be copied");
+                Isolation.report(where(), type, "this class is not one that can be copied");
                 return base;
             default:
-                Isolation.report(where, type, "it is a resource");
+                Isolation.report(where(), type, "it is a resource");
                 return base;
         }
     }
 
     private Object keep(Object base, Object copy) {
-        fresh.put(base, copy);
+        copies.put(base, copy);
+        made.add(base);
         return copy;
+    }
+
+    private void later(Runnable step) {
+        if (work == null) {
+            work = new ArrayDeque<>();
+        }
+        work.add(step);
+    }
+
+    private void atLast(Runnable step) {
+        if (last == null) {
+            last = new ArrayDeque<>();
+        }
+        last.push(step);
     }
 
     private static Object primitives(Object base) {
@@ -188,30 +204,42 @@ final class Copier {
             }
             Object copy = Duplicates.empty(base, copied, changed);
             if (copy != base && !(copy instanceof java.util.Optional)) {
-                last.push(() -> Duplicates.fill(copy, copied));
+                atLast(() -> Duplicates.fill(copy, copied));
                 return keep(base, unmodifiable(copy));
             }
             return keep(base, copy);
         }
         Object copy = Duplicates.empty(base, elements, true);
         if (copy == null) {
-            Isolation.report(where, base.getClass(), "this object is not one that can be copied");
+            Isolation.report(where(), base.getClass(), "this object is not one that can be copied");
             return base;
         }
-        if (elements.length > 0) {
-            work.add(() -> {
+        if (plain(elements)) {
+            Duplicates.fill(copy, elements);
+        } else {
+            later(() -> {
                 Object[] copied = new Object[elements.length];
                 for (int i = 0; i < elements.length; i++) {
                     copied[i] = reference(elements[i]);
                 }
                 if (Duplicates.last(copy)) {
-                    last.push(() -> Duplicates.fill(copy, copied));
+                    atLast(() -> Duplicates.fill(copy, copied));
                 } else {
                     Duplicates.fill(copy, copied);
                 }
             });
         }
         return keep(base, copy);
+    }
+
+    /** Whether elements are their own copies, as in most collections. */
+    private static boolean plain(Object[] elements) {
+        for (Object element : elements) {
+            if (element != null && Kind.of(element.getClass()) != Kind.SAME) {
+                return false;
+            }
+        }
+        return true;
     }
 
     @SuppressWarnings("unchecked")
@@ -225,7 +253,7 @@ final class Copier {
 
     private Object fields(Object base) {
         Object copy = Fields.allocate(base.getClass());
-        work.add(() -> {
+        later(() -> {
             for (Field field : Fields.copied(base.getClass())) {
                 Fields.set(field, copy, reference(Fields.get(field, base)));
             }
@@ -255,7 +283,7 @@ final class Copier {
             constructor.setAccessible(true);
             return keep(base, constructor.newInstance(values.toArray()));
         } catch (ReflectiveOperationException | RuntimeException e) {
-            Isolation.report(where, base.getClass(), "its constructor refused the copy: " + e);
+            Isolation.report(where(), base.getClass(), "its constructor refused the copy: " + e);
             return base;
         }
     }

@@ -83,14 +83,21 @@ public final class Isolation {
         DEFINE = define;
     }
 
+    private static final ClassValue<Class<?>> OWNERS = new ClassValue<>() {
+        @Override
+        protected Class<?> computeValue(Class<?> holder) {
+            String name = holder.getName();
+            try {
+                return Class.forName(name.substring(0, name.lastIndexOf(HOLDER)), false, holder.getClassLoader());
+            } catch (ClassNotFoundException e) {
+                throw new AssertionError("a holder's owner is what made it", e);
+            }
+        }
+    };
+
     /** The class that a holder belongs to. */
     static Class<?> ownerOf(Class<?> holder) {
-        String name = holder.getName();
-        try {
-            return Class.forName(name.substring(0, name.lastIndexOf(HOLDER)), false, holder.getClassLoader());
-        } catch (ClassNotFoundException e) {
-            throw new AssertionError("a holder's owner is what made it", e);
-        }
+        return OWNERS.get(holder);
     }
 
     private static final ClassValue<Map<String, Method>> ACCESSORS = new ClassValue<>() {
