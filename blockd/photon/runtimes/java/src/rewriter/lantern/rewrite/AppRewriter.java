@@ -191,7 +191,7 @@ final class AppRewriter {
                 mv.visitVarInsn(Opcodes.ASTORE, use.local);
                 for (int word = 0; word < statics.words(); word++) {
                     int mask = 0;
-                    for (String field : use.inLoops) {
+                    for (String field : use.ready) {
                         ClassInfo.Static used = own.get(field);
                         mask |= used.copied() && statics.word(used) == word ? statics.bit(used) : 0;
                     }
@@ -212,7 +212,7 @@ final class AppRewriter {
                     super.visitFieldInsn(opcode, on, name, descriptor);
                     return;
                 }
-                boolean lazy = field.copied() && !use.inLoops.contains(name + descriptor);
+                boolean lazy = field.copied() && !use.ready.contains(name + descriptor);
                 mv.visitVarInsn(Opcodes.ALOAD, use.local);
                 mv.visitMethodInsn(Opcodes.INVOKESTATIC, owner,
                     (get ? lazy ? Statics.LAZY : Statics.READ : lazy ? Statics.LAZY_SET : Statics.WRITE) + name,

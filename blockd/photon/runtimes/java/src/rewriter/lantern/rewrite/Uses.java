@@ -3,8 +3,8 @@
  *
  * A method that uses them more than once, or in a loop, asks for its photon's holder once, at its
  * start: the photon cannot change while a method runs, and loads from a holder in a local are what
- * the JIT moves out of loops. Fields used within a loop are copied at the start too, so that the
- * loop has no call in it. A loop is everything between a backward jump's target and the jump.
+ * the JIT moves out of loops. Fields used within a loop, or more than once, are copied at the start
+ * too: the loop has no call in it, and the uses need no look at whether there is a copy. A loop is everything between a backward jump's target and the jump.
  */
 package lantern.rewrite;
 
@@ -25,13 +25,13 @@ import org.objectweb.asm.Opcodes;
 final class Uses {
     /** Where the holder is kept: the first local after the method's own. */
     int local;
-    /** Fields used in loops, by name and descriptor. */
-    final Set<String> inLoops = new HashSet<>();
+    /** Fields that are copied at the method's start, by name and descriptor. */
+    final Set<String> ready = new HashSet<>();
     private int count;
 
     /** Whether the method keeps a holder. */
     boolean keepsHolder() {
-        return count > 1 || !inLoops.isEmpty();
+        return count > 1 || !ready.isEmpty();
     }
 
     /** By method name and descriptor. */
@@ -114,9 +114,12 @@ final class Uses {
         public void visitMaxs(int stack, int locals) {
             uses.local = locals;
             for (int i = 0; i < places.size(); i++) {
+                if (fields.indexOf(fields.get(i)) < i) {
+                    uses.ready.add(fields.get(i));
+                }
                 for (int[] loop : loops) {
                     if (places.get(i) >= loop[0] && places.get(i) <= loop[1]) {
-                        uses.inLoops.add(fields.get(i));
+                        uses.ready.add(fields.get(i));
                     }
                 }
             }
