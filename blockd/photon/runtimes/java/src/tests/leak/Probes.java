@@ -142,6 +142,18 @@ public final class Probes {
             () -> first(Statics.enums.get(Statics.Color.RED))));
         all.add(isolated("application's LinkedHashMap subclass", secret -> Statics.lru.get("one").value = secret,
             () -> Statics.lru.get("one").value.equals("1") ? Probe.NOTHING : Statics.lru.get("one").value));
+        all.add(isolated("cache segment: a ReentrantLock with an AtomicReferenceArray", secret -> {
+            Statics.segment.lock();
+            Statics.segment.table.set(1, new Statics.Node(secret));
+            Statics.segment.unlock();
+        }, () -> {
+            Statics.segment.lock();
+            try {
+                return Statics.segment.table.get(1) == null ? Probe.NOTHING : Statics.segment.table.get(1).value;
+            } finally {
+                Statics.segment.unlock();
+            }
+        }));
         all.add(isolated("record that holds a list", secret -> Statics.pair.right().add(secret),
             () -> first(Statics.pair.right())));
     }

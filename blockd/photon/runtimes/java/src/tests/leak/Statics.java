@@ -16,6 +16,8 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.concurrent.atomic.AtomicReferenceArray;
+import java.util.concurrent.locks.ReentrantLock;
 
 /** Static state. */
 public class Statics {
@@ -58,6 +60,7 @@ public class Statics {
     static Pair pair = new Pair("left", new ArrayList<>());
     static Level level = Level.INFO;
     static Object lock = new Object();
+    static Segment segment = new Segment();
 
     static {
         cycle.next = new Node("b");
@@ -110,6 +113,12 @@ public class Statics {
         protected boolean removeEldestEntry(Map.Entry<String, Node> eldest) {
             return size() > 3;
         }
+    }
+
+    /** As caches are built: a lock that is also a table. */
+    static final class Segment extends ReentrantLock {
+        private static final long serialVersionUID = 1L;
+        final transient AtomicReferenceArray<Node> table = new AtomicReferenceArray<>(2);
     }
 
     /** Nested state. */

@@ -39,7 +39,8 @@ public final class Agent {
         }
         Set<Module> ours = Set.of(photon.getModule());
         instrumentation.redefineModule(Object.class.getModule(), Set.of(), Map.of("jdk.internal.misc", ours),
-            Map.of("java.lang", ours, "java.util", ours, "java.util.concurrent", ours), Set.of(), Map.of());
+            Map.of("java.lang", ours, "java.util", ours, "java.util.concurrent", ours,
+                "java.util.concurrent.atomic", ours, "java.util.concurrent.locks", ours), Set.of(), Map.of());
 
         URL[] urls = new URL[BESIDE.length];
         for (int i = 0; i < BESIDE.length; i++) {

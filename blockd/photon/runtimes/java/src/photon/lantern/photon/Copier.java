@@ -55,7 +55,15 @@ final class Copier {
         if (base == null || Kind.of(base.getClass()) == Kind.SAME) {
             return base;
         }
-        return attempt(() -> reference(base));
+        try {
+            return attempt(() -> reference(base));
+        } catch (RuntimeException e) {
+            // Of a hashCode, a comparator, or a JDK field that is not as we know it.
+            made.forEach(copies::remove);
+            copies.put(base, base);
+            Isolation.report(where(), base.getClass(), "copying it failed: " + e);
+            return base;
+        }
     }
 
     /** A new object of the same class: final fields shared as they are, the others copied. */

@@ -163,6 +163,8 @@ final class Duplicates {
                 return new AtomicLong(((AtomicLong) from).get());
             case "java.util.concurrent.atomic.AtomicReference":
                 return new AtomicReference<>();
+            case "java.util.concurrent.atomic.AtomicReferenceArray":
+                return new AtomicReferenceArray<>(((AtomicReferenceArray<?>) from).length());
             case "java.util.concurrent.atomic.AtomicIntegerArray":
                 AtomicIntegerArray ints = (AtomicIntegerArray) from;
                 AtomicIntegerArray newInts = new AtomicIntegerArray(ints.length());
@@ -220,7 +222,8 @@ final class Duplicates {
         "java.lang.StringBuffer", "java.util.Date", "java.util.BitSet", "java.util.Random", "java.util.SplittableRandom",
         "java.io.ByteArrayOutputStream", "java.io.StringWriter", "java.util.concurrent.atomic.AtomicBoolean",
         "java.util.concurrent.atomic.AtomicInteger", "java.util.concurrent.atomic.AtomicLong",
-        "java.util.concurrent.atomic.AtomicReference", "java.util.concurrent.atomic.AtomicIntegerArray",
+        "java.util.concurrent.atomic.AtomicReference", "java.util.concurrent.atomic.AtomicReferenceArray",
+        "java.util.concurrent.atomic.AtomicIntegerArray",
         "java.util.concurrent.atomic.AtomicLongArray", "java.util.concurrent.atomic.LongAdder",
         "java.util.concurrent.atomic.DoubleAdder", "java.util.concurrent.locks.ReentrantLock",
         "java.util.concurrent.locks.ReentrantReadWriteLock", "java.util.concurrent.Semaphore",
@@ -250,6 +253,14 @@ final class Duplicates {
         }
         if (from instanceof Collection) {
             return ((Collection<?>) from).toArray();
+        }
+        if (from instanceof AtomicReferenceArray) {
+            AtomicReferenceArray<?> array = (AtomicReferenceArray<?>) from;
+            Object[] all = new Object[array.length()];
+            for (int i = 0; i < all.length; i++) {
+                all[i] = array.get(i);
+            }
+            return all;
         }
         if (from instanceof AtomicReference) {
             return new Object[] {((AtomicReference<?>) from).get()};
@@ -322,6 +333,10 @@ final class Duplicates {
             }
         } else if (to instanceof Collection) {
             ((Collection<Object>) to).addAll(Arrays.asList(elements));
+        } else if (to instanceof AtomicReferenceArray) {
+            for (int i = 0; i < elements.length; i++) {
+                ((AtomicReferenceArray<Object>) to).set(i, elements[i]);
+            }
         } else if (to instanceof AtomicReference && elements.length == 1) {
             ((AtomicReference<Object>) to).set(elements[0]);
         }

@@ -24,7 +24,9 @@ final class Fields {
             for (Class<?> at = type; at != null; at = at.getSuperclass()) {
                 for (Field field : at.getDeclaredFields()) {
                     boolean view = at.getClassLoader() == null && VIEWS.contains(field.getName());
-                    if (!Modifier.isStatic(field.getModifiers()) && !view) {
+                    // A lock's copy is free, whoever holds or awaits the original.
+                    boolean queue = at.getName().startsWith("java.util.concurrent.locks.Abstract");
+                    if (!Modifier.isStatic(field.getModifiers()) && !view && !queue) {
                         field.setAccessible(true);
                         fields.add(field);
                     }

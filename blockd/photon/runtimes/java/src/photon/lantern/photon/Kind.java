@@ -33,6 +33,9 @@ enum Kind {
         "java.time.temporal", "java.time.chrono", "java.lang.invoke", "java.lang.reflect", "java.lang.constant",
         "java.util.regex", "java.util.logging", "java.nio.file", "java.nio.charset", "sun.nio.fs", "sun.nio.cs",
         "java.lang.module", "sun.util.calendar", "java.util.function", "java.security.spec", "sun.security.ec");
+    /** Packages whose private fields the agent opens to us. */
+    private static final Set<String> OPENED = Set.of("java.util", "java.util.concurrent", "java.util.concurrent.atomic",
+        "java.util.concurrent.locks");
     private static final Set<String> IMMUTABLE_CLASSES = Set.of("java.lang.String", "java.lang.Class", "java.lang.Module",
         "java.lang.StackTraceElement", "java.math.BigInteger", "java.math.BigDecimal", "java.math.MathContext",
         "java.util.UUID", "java.util.Locale", "java.util.Currency", "java.util.OptionalInt", "java.util.OptionalLong",
@@ -113,7 +116,7 @@ enum Kind {
     /** An object of an application class, whose JDK superclasses must be ones we may copy field by field. */
     private static Kind application(Class<?> type) {
         for (Class<?> at = type.getSuperclass(); at != null && at != Object.class; at = at.getSuperclass()) {
-            if (!isApplication(at) && instanceFields(at) && !at.getName().startsWith("java.util.")) {
+            if (!isApplication(at) && instanceFields(at) && !OPENED.contains(at.getPackageName())) {
                 return OPAQUE;
             }
         }
@@ -126,7 +129,8 @@ enum Kind {
             || name.equals("java.util.AbstractMap$SimpleEntry")) {
             return true;
         }
-        return name.startsWith("java.util.") && (name.endsWith("$Node") || name.endsWith("$Entry")
+        return name.startsWith("java.util.concurrent.locks.Reentrant") || name.startsWith("java.util.")
+            && !name.startsWith("java.util.concurrent.locks.") && (name.endsWith("$Node") || name.endsWith("$Entry")
             || name.endsWith("$TreeNode"));
     }
 
