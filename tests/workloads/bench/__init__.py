@@ -1,0 +1,1 @@
+"""The bench of the photons: what `scripts/bench-photons` is made of."""
