@@ -22,7 +22,7 @@ COUNTS = [1, 2, 4, 8, 16, 32, 64]
 # two CPUs and 24 GB do not do more of these at once, one sandbox each, in bearable time
 MOST = {"classify": 32, "video": 16}
 SETTLE_SECONDS = 0.5
-GATE_SECONDS = 600
+GATE_SECONDS = 300
 HANDLERS = {"python": "{}.handler", "java": "workloads.{}::handle"}
 
 

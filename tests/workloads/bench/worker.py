@@ -36,10 +36,14 @@ class Reply:
         """Whether the handler answered."""
         return self.status == 200 and "x-amz-function-error" not in self.headers
 
+    def json(self):
+        """The payload."""
+        return json.loads(self.body)
+
     @property
     def handler_ms(self):
         """What the handler says it took."""
-        return json.loads(self.body)["ms"]
+        return self.json()["ms"]
 
     def __repr__(self):
         return f"{self.status} {self.headers.get('x-amz-function-error', '')} {self.body[:500]!r}"
@@ -165,6 +169,5 @@ class Worker:
 
     def stop(self):
         """Ends the daemon and removes what it left."""
-        self.wire.close()
         self.process.stop()
         subprocess.run([self.blockd, "cleanup"], env={**os.environ, **self.env}, stdout=subprocess.DEVNULL, check=False)
