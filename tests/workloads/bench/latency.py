@@ -72,7 +72,7 @@ async def burst(bench, language):
         bad = [reply for reply in replies if not reply.good]
         if bad:
             raise RuntimeError(f"{name}: {bad[0]}")
-        count = len(worker.sandboxes(name))
+        count = worker.stats(name)["starts"]
         wanted = math.ceil(BURST / BURST_CONCURRENCY)
         bench.say(f"{language}: {BURST} cold invocations, {BURST_CONCURRENCY} a sandbox: {count} sandboxes ({wanted} wanted), {seconds:.1f} s")
         return {"invocations": BURST, "concurrency": BURST_CONCURRENCY, "sandboxes": count, "wanted": wanted,

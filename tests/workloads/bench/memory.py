@@ -109,7 +109,8 @@ class Way:
         """PSS of all processes, and what they are spread over."""
         sandboxes = self.bench.worker.sandboxes(self.function)
         pids = [pid for sandbox in sandboxes for pid in sandbox["pids"]]
-        return {"pss": pss_bytes(pids), "sandboxes": len(sandboxes), "processes": len(pids)}
+        return {"pss": pss_bytes(pids), "sandboxes": len(sandboxes), "processes": len(pids),
+                "cgroup": sum(sandbox.get("memory_bytes", 0) for sandbox in sandboxes)}
 
     async def measure(self, count, event, repeats):
         """The middle of `repeats` measurements, after a round that is not measured."""
@@ -144,7 +145,7 @@ async def workload(bench, name, language, counts, repeats):
         for count in counts:
             memory["separate"].append({"c": count, **await separate.measure(count, event, repeats)})
         with Way(bench, name, language, "shared", language, max(COUNTS)) as shared:
-            times = await compare(shared, separate, counts, event, repeats if name == "video" else 3 * repeats)
+            times = await compare(shared, separate, counts, event, 1 if name == "video" else 3 * repeats)
     return summary(name, language, memory, times)
 
 

@@ -16,7 +16,7 @@ from botocore.config import Config
 BUCKET = "workloads"
 OBJECT_BYTES = 2 * 1024 * 1024
 ROWS = 10_000
-KEY, SECRET = "bench", "bench-secret"
+KEY, SECRET = "BENCHPHOTONS", "no-secret-of-anybody"
 
 
 def free_port():

@@ -106,17 +106,24 @@ class Worker:
         for name in ("python", "java"):
             self.command([self.flattener, "push", f"oci:{images}/{name}:latest", "--name", f"bench-{name}"])
         self.port = free_port()
-        credentials = os.path.join(directory, "credentials")
-        with open(os.open(credentials, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
-            file.write(f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
+        keys = os.path.join(directory, "keys.toml")
+        with open(os.open(keys, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
+            file.write(f'[keys.{KEY}]\nsecret = "{SECRET}"\ntenant = "local"\n')
         self.process = Process("blockd", [
-            self.blockd, "serve", "--functions-listen", f"127.0.0.1:{self.port}",
-            "--functions-credentials", credentials, *extra], directory, self.env)
+            self.blockd, "serve", "--functions-listen", f"127.0.0.1:{self.port}", "--access-keys", keys,
+            "--java-runtime", self.java_runtime(), "--init-timeout", "300", *extra], directory, self.env)
         wait_for("blockd", lambda: self.process.check() and socket.create_connection(("127.0.0.1", self.port), 1).close() is None)
         self.api = boto3.client("lambda", endpoint_url=f"http://127.0.0.1:{self.port}", region_name=REGION,
                                 aws_access_key_id=KEY, aws_secret_access_key=SECRET,
                                 config=Config(retries={"max_attempts": 1}, read_timeout=TIMEOUT_SECONDS))
         self.wire = Wire(lambda: asyncio.open_connection("127.0.0.1", self.port))
+
+    def java_runtime(self):
+        """The jars of our Java runtime, built from this source tree."""
+        build = os.path.join(os.path.dirname(__file__), "..", "..", "..", "blockd", "photon", "runtimes", "java", "build")
+        target = os.path.join(self.directory, "java-runtime")
+        self.command(["sh", os.path.realpath(build), target])
+        return target
 
     def command(self, arguments):
         """Runs a command of ours; its output."""
@@ -139,9 +146,13 @@ class Worker:
         self.api.delete_function(FunctionName=name)
         wait_for(f"the end of {name}", lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), 120)
 
+    def stats(self, name):
+        """What `blockd function stats` says of a function."""
+        return json.loads(self.command([self.blockd, "function", "stats", name, "--json"]))["function"]
+
     def sandboxes(self, name):
-        """What `blockd function stats` says of a function's sandboxes."""
-        return json.loads(self.command([self.blockd, "function", "stats", name, "--json"]))["sandboxes"]
+        """Its sandboxes: `pids` as this host numbers them, `memory_bytes` of the control group, …"""
+        return self.stats(name)["each"]
 
     def pids(self, name):
         """All processes of a function, as seen from this host."""

@@ -49,27 +49,24 @@ public class Video {
         try (BufferedReader lines = new BufferedReader(new InputStreamReader(process.getInputStream()))) {
             for (String line = lines.readLine(); line != null; line = lines.readLine()) {
                 if (!held && line.startsWith("out_time_us=") && at(line) >= HALF_US) {
-                    held = true;
-                    signal(process, "STOP");
+                    new ProcessBuilder("sh", "-c", "kill -STOP " + process.pid()).start().waitFor();
                     Gate.await(event);
-                    signal(process, "CONT");
+                    held = true;
+                    // what it held has been seen; the rest would only take time
+                    process.destroyForcibly();
                 }
             }
         }
-        if (process.waitFor() != 0) {
-            throw new IOException("ffmpeg ended with " + process.exitValue());
-        }
         if (!held) {
             throw new IOException("ffmpeg was done before it could be held");
+        }
+        if (process.waitFor() != 0 && !event.containsKey("gate")) {
+            throw new IOException("ffmpeg ended with " + process.exitValue());
         }
     }
 
     private static long at(String line) {
         String value = line.substring(line.indexOf('=') + 1);
         return value.matches("[0-9]+") ? Long.parseLong(value) : 0;
-    }
-
-    private static void signal(Process process, String name) throws Exception {
-        new ProcessBuilder("sh", "-c", "kill -" + name + " " + process.pid()).start().waitFor();
     }
 }
