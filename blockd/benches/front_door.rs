@@ -93,6 +93,7 @@ async fn one_connection(address: SocketAddr, payload: Bytes, requests: usize) ->
     let mut taken = Vec::with_capacity(requests);
     for _ in 0..requests {
         let request = signed(&payload, &host);
+        sender.ready().await.unwrap();
         let asked = Instant::now();
         let response = sender.send_request(request).await.unwrap();
         assert!(response.status().is_success());

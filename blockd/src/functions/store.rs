@@ -9,9 +9,9 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `about` | `version` | 1 |
-//! | `functions` | tenant, name | [`super::definition::Definition`] as JSON |
-//! | `events` | id | [`super::record::EventRecord`] as JSON |
-//! | `dead` | id | [`super::dead_letters::DeadLetter`] as JSON |
+//! | `functions` | tenant, name | `Definition` as JSON |
+//! | `events` | id | `EventRecord` as JSON |
+//! | `dead` | id | `DeadLetter` as JSON |
 //! | `payloads` | id of an event or dead letter | its payload |
 
 use bytes::Bytes;

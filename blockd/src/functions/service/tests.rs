@@ -1,11 +1,13 @@
 //! The service against doubles: revisions, tenants, events and what becomes of them.
 
+use super::super::input::{CodeInput, CreateFunction};
 use super::*;
 use crate::functions::images::ResolvedImage;
 use crate::functions::retry::Condition;
 use async_trait::async_trait;
+use bytes::Bytes;
 use photon::function::Function;
-use photon::invocation::RequestId;
+use photon::invocation::{FunctionStats, Invocation, LogLine, Reply, RequestId};
 use serde_json::{Value, json};
 use std::time::Duration;
 
