@@ -52,14 +52,18 @@ fn java(function: &Function, settings: &LaunchSettings, task_root: &str) -> Resu
         return Err(LaunchError::NoJava(jars));
     }
     let own = function.env.get("LANTERN_CLASSPATH").or_else(|| function.env.get("CLASSPATH"));
-    let application = own.cloned().unwrap_or_else(|| format!("{task_root}:{task_root}/*:{task_root}/lib/*"));
-    let class_path = format!("{RUNTIMES_INSIDE}/java/lantern-runtime.jar:{application}");
-    let options = crate::runtimes::JAVA_OPTIONS.iter().map(ToString::to_string);
-    let mut command = vec!["java".to_string()];
-    command.extend(options);
-    command.push(format!("-javaagent:{RUNTIMES_INSIDE}/java/lantern-agent.jar"));
-    command.extend(["-cp".into(), class_path, "lantern.runtime.Bootstrap".into()]);
-    Ok(command)
+    let application = own.cloned().unwrap_or_else(|| format!("{task_root}:{task_root}/lib/*"));
+    let inside = format!("{RUNTIMES_INSIDE}/java");
+    Ok(vec![
+        "java".into(),
+        format!("@{inside}/options"),
+        // before the agent adds it itself: the JDK's archive of loaded classes stays in use
+        format!("-Xbootclasspath/a:{inside}/lantern-agent.jar"),
+        format!("-javaagent:{inside}/lantern-agent.jar"),
+        "-cp".into(),
+        format!("{inside}/lantern-runtime.jar:{application}"),
+        "lantern.runtime.Bootstrap".into(),
+    ])
 }
 
 /// What every function is told, its own variables last.
@@ -91,6 +95,10 @@ fn environment(
     if let Runtime::Python { fork_per_invocation } = function.runtime {
         let mode = if fork_per_invocation { "invocation" } else { "slot" };
         env.push(format!("LANTERN_PYTHON_FORK={mode}"));
+    }
+    if function.runtime == Runtime::Java {
+        // an arena of the C library for each thread would cost each photon tens of KiB
+        env.push("MALLOC_ARENA_MAX=2".into());
     }
     if let Runtime::Http { port, .. } = function.runtime {
         env.push(format!("PORT={port}"));

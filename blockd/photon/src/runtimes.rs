@@ -4,14 +4,12 @@
 use std::io;
 use std::path::Path;
 
-/// Options of the Java virtual machine (runtimes/java/README.md says what each saves).
-pub const JAVA_OPTIONS: [&str; 3] = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-Xshare:auto"];
-
 /// The Python runtime's first file.
 pub const PYTHON_ENTRY: &str = "lantern_zygote.py";
 
 /// Puts the runtimes' files below `to`, for all sandboxes to mount: the Python runtime, which
-/// this program carries, and the Java runtime's jars from `jars`, if they are there.
+/// this program carries, and the Java runtime
+/// from `jars`, if it was built.
 ///
 /// # Errors
 /// The file system's.
@@ -29,7 +27,8 @@ pub fn install(to: &Path, jars: Option<&Path>) -> io::Result<()> {
     std::fs::create_dir_all(&java)?;
     for entry in jars.map(std::fs::read_dir).transpose()?.into_iter().flatten() {
         let entry = entry?;
-        if entry.path().extension().is_some_and(|extension| extension == "jar") {
+        let is_jar = entry.path().extension().is_some_and(|extension| extension == "jar");
+        if is_jar || entry.file_name() == "options" {
             std::fs::copy(entry.path(), java.join(entry.file_name()))?;
         }
     }
