@@ -44,7 +44,7 @@ async fn run(cli: Cli, by: By) -> Result<ExitCode> {
         Command::Serve(args) => serve(*args).await?,
         Command::Run(args) => return cli::run::run(*args, by).await,
         Command::Mount { image, directory, rw, store, worker } => {
-            mount((image, rw, &directory), by, store, worker).await?;
+            mount((image, rw, &directory), by, *store, *worker).await?;
         }
         Command::Umount { target, client } => {
             let target = Path::new(&target).canonicalize().map_or(target, |path| path.display().to_string());

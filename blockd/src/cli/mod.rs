@@ -93,9 +93,9 @@ pub(crate) enum Command {
         #[arg(long)]
         rw: bool,
         #[command(flatten)]
-        store: StoreArgs,
+        store: Box<StoreArgs>,
         #[command(flatten)]
-        worker: WorkerArgs,
+        worker: Box<WorkerArgs>,
     },
     /// Undo a mount of the daemon's
     #[command(after_help = "Examples:\n  blockd umount /mnt/app")]
