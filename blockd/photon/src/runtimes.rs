@@ -1,7 +1,9 @@
 //! Our own runtimes: which files they are and how they are started. Their sources are in
 //! `runtimes/`, beside this package's.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// The Python runtime's first file.
@@ -32,6 +34,20 @@ pub fn install(to: &Path, jars: Option<&Path>) -> io::Result<()> {
             std::fs::copy(entry.path(), java.join(entry.file_name()))?;
         }
     }
+    readable(to)
+}
+
+/// Lets everybody read a directory and all in it: sandboxes run as nobody in particular.
+fn readable(directory: &Path) -> io::Result<()> {
+    std::fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            readable(&entry.path())?;
+        } else {
+            std::fs::set_permissions(entry.path(), Permissions::from_mode(0o644))?;
+        }
+    }
     Ok(())
 }
 
@@ -43,11 +59,12 @@ macro_rules! python {
 }
 
 /// The files of the Python runtime.
-const PYTHON_FILES: [(&str, &str); 19] = python![
+const PYTHON_FILES: [(&str, &str); 20] = python![
     "lantern_runtime/__init__.py",
     "lantern_runtime/config.py",
     "lantern_runtime/context.py",
     "lantern_runtime/http.py",
+    "lantern_runtime/imports.py",
     "lantern_runtime/isolation.py",
     "lantern_runtime/loader.py",
     "lantern_runtime/logs.py",
