@@ -188,6 +188,12 @@ pub fn text(output: &Output) -> String {
 pub struct Daemon(Child);
 
 impl Daemon {
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Sends a signal and waits for the end.
     pub fn end(&mut self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.0);

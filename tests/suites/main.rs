@@ -6,6 +6,7 @@ mod architecture;
 mod conformance;
 mod fleet;
 mod front_door;
+mod functions;
 mod on_s3;
 mod pushing;
 mod right_bytes;

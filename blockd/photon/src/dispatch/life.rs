@@ -18,10 +18,9 @@ use crate::logs::read_lines;
 use crate::rootfs::RootFs;
 use crate::runtime_api::store::{SharedStore, StoreLimits, router};
 use crate::runtime_api::{Api, ApiSettings, Initialisation, OnFree, Slots};
-use crate::sandbox::{Output, Running, Shell};
+use crate::sandbox::{Output, Running, SandboxError, Shell};
 use bytes::Bytes;
 use serde_json::json;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -125,9 +124,12 @@ async fn serve(
     let mut shell = shared.pool.take(bridged).await.map_err(|error| host(&error))?;
     let mut tasks = JoinSet::new();
     let api = listen(shared, group, handle, &mut shell, &mut tasks).map_err(|error| host(&error))?;
-    let (mut running, output) = Running::launch(shell, Arc::clone(rootfs), request, &shared.settings.sandbox)
+    let (running, output) = Running::launch(shell, Arc::clone(rootfs), request, &shared.settings.sandbox)
         .await
-        .map_err(|error| host(&error))?;
+        .map_err(|error| match error {
+            SandboxError::Refused { said, .. } => init_failure("Runtime.InvalidEntrypoint", &said),
+            error => host(&error),
+        })?;
     handle.launched(running.observer());
     read_output(group, handle, output, &mut tasks);
     if let Runtime::Http { port, ready_path } = &function.runtime {
@@ -142,7 +144,7 @@ async fn serve(
             while slots.join_next().await.is_some() {}
         });
     }
-    let came_up = initialised(&mut running, api.initialisation(), shared.settings.init_timeout, handle).await;
+    let came_up = initialised(&running, api.initialisation(), shared.settings.init_timeout, handle).await;
     let outcome = match came_up {
         Ok(()) => {
             counted.started();
@@ -152,7 +154,7 @@ async fn serve(
                 let _ = shared.seccomp_bpf.set(filter);
             }
             group.serving(handle);
-            let reason = until_end(&mut running, handle).await;
+            let reason = until_end(&running, handle).await;
             handle.slots.end(&reason);
             Ok(())
         }
@@ -215,16 +217,9 @@ fn read_output(group: &Arc<Group>, handle: &Arc<Handle>, output: Output, tasks: 
     tasks.spawn(read_lines(output.stderr, line(Arc::clone(group), Arc::clone(handle))));
 }
 
-fn ended(status: std::io::Result<ExitStatus>) -> String {
-    match status {
-        Ok(status) => format!("Runtime exited: {status}"),
-        Err(error) => format!("the sandbox's process could not be waited for: {error}"),
-    }
-}
-
 /// Waits for the runtime's first `next`.
 async fn initialised(
-    running: &mut Running,
+    running: &Running,
     mut state: watch::Receiver<Initialisation>,
     patience: Duration,
     handle: &Handle,
@@ -237,7 +232,7 @@ async fn initialised(
                 Ok(_) => Ok(()),
                 Err(_) => Err(Failure::Sandbox("the Runtime API ended".into())),
             },
-            status = running.wait() => Err(init_failure("Runtime.ExitError", &ended(status))),
+            how = running.wait() => Err(init_failure("Runtime.ExitError", &format!("Runtime exited: {how}"))),
             _ = order.wait_for(|order| *order == Order::End) => Err(Failure::Sandbox("told to end".into())),
         }
     };
@@ -261,7 +256,7 @@ async fn initialised(
 }
 
 /// Waits until the sandbox ends or is to end. Returns why, for invocations that are in flight.
-async fn until_end(running: &mut Running, handle: &Handle) -> String {
+async fn until_end(running: &Running, handle: &Handle) -> String {
     let mut order = handle.order.subscribe();
     let (done, mut pause) = mpsc::channel::<()>(1);
     loop {
@@ -271,7 +266,7 @@ async fn until_end(running: &mut Running, handle: &Handle) -> String {
             return "the sandbox was ended".into();
         }
         tokio::select! {
-            status = running.wait() => return ended(status),
+            how = running.wait() => return format!("Runtime exited: {how}"),
             _ = order.changed() => {}
             // drained sandboxes are looked at until they are empty
             _ = tokio::time::timeout(Duration::from_millis(20), pause.recv()), if now == Order::Drain => {}

@@ -23,6 +23,7 @@ use crate::sandbox::{self, Pool, PoolSettings};
 use async_trait::async_trait;
 use bytes::Bytes;
 use group::Group;
+use rustix::process::{getpid, set_child_subreaper};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -158,6 +159,11 @@ impl Dispatcher {
     /// A dispatcher without functions. Must be called inside a tokio runtime.
     #[must_use]
     pub fn start(settings: DispatcherSettings, source: Arc<dyn RootFsSource>) -> Self {
+        // runtimes leave the first processes of sandboxes behind; without this they would be
+        // watched all the same, only how they ended would not be known
+        if let Err(error) = set_child_subreaper(Some(getpid())) {
+            tracing::warn!(%error, "how sandboxes end will not be known");
+        }
         let pool = Pool::start(settings.pool.clone(), &settings.sandbox);
         let keep_alive = Box::new(FixedKeepAlive::new(settings.keep_alive));
         let shared = Arc::new(Shared {

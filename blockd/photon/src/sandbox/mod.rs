@@ -53,6 +53,14 @@ pub enum SandboxError {
         /// Which runtime.
         runtime: String,
     },
+    /// The OCI runtime would not start the sandbox, which is mostly for what it was asked to run.
+    #[error("{runtime} refused to start the sandbox: {said}")]
+    Refused {
+        /// Which runtime.
+        runtime: String,
+        /// What it wrote to its log.
+        said: String,
+    },
     /// A system call failed.
     #[error("cannot {action} {path}")]
     Io {

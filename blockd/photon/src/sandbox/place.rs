@@ -130,7 +130,9 @@ fn remove_unmounted(directory: &Path) -> io::Result<()> {
             _ => {}
         }
     }
-    let _ = fs::remove_file(directory.join("config.json"));
+    for name in ["config.json", "pid", "log"] {
+        let _ = fs::remove_file(directory.join(name));
+    }
     fs::remove_dir(directory)
 }
 

@@ -29,6 +29,13 @@ pub struct Settings {
     pub started: Option<Arc<Notify>>,
 }
 
+impl Settings {
+    /// Whether the runtime is crun, of which more is known than of others.
+    pub(super) fn is_crun(&self) -> bool {
+        Path::new(&self.runtime).file_name().is_some_and(|name| name == "crun")
+    }
+}
+
 /// Signals to pass on to the sandbox's process, by number.
 pub type Signals = mpsc::Receiver<i32>;
 
@@ -47,7 +54,7 @@ pub struct Outcome {
 pub(super) fn runtime_command(settings: &Settings) -> Command {
     let mut command = Command::new(&settings.runtime);
     command.arg("--root").arg(settings.run_dir.join("runtime"));
-    if Path::new(&settings.runtime).file_name().is_some_and(|name| name == "crun") {
+    if settings.is_crun() {
         // its groups are made here (see cgroup.rs)
         command.arg("--cgroup-manager=disabled");
     }

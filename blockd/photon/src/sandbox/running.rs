@@ -4,8 +4,9 @@
 //! shell ─launch─▶ running ─the process ends, or stop─▶ ended ─clear─▶ nothing left
 //! ```
 //!
-//! The OCI runtime stays in the foreground as the sandbox's supervisor, so that the end of
-//! the sandbox is the end of a child of this process.
+//! The OCI runtime starts the sandbox and leaves; this process adopts the sandbox's first
+//! process (it is a child subreaper) and watches it through a pidfd. A runtime that stayed
+//! would cost memory for each sandbox, and would keep whatever was mounted when it started.
 //!
 //! Invariants: a [`Running`] that is dropped kills its processes; [`Running::stop`] leaves no
 //! process, mount, control group or file. Processes are named by the ids that they have
@@ -19,14 +20,22 @@ use super::run::runtime_command;
 use super::{Identity, SandboxError, Settings, sys};
 use crate::image_config::ImageConfig;
 use crate::rootfs::RootFs;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal, waitid,
+};
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::process::{Child, ChildStderr, ChildStdout};
+use tokio::io::unix::AsyncFd;
+use tokio::process::{ChildStderr, ChildStdout};
+
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A user for images that name none or root: as on AWS, functions are nobody in particular.
 pub const FUNCTION_USER: &str = "993:990";
@@ -44,10 +53,13 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Running {
     shell: Option<Shell>,
-    child: Child,
-    runtime: Option<Pid>,
+    first: AsyncFd<OwnedFd>,
     settings: Settings,
 }
+
+/// Where the runtime says which process it started, and what went wrong; in the bundle.
+const PID_FILE: &str = "pid";
+const LOG_FILE: &str = "log";
 
 /// Everything that blocks: the image's files are read, which may come from far away.
 fn prepare(
@@ -69,7 +81,14 @@ fn prepare(
     let path = shell.place.directory.join("config.json");
     fs::write(&path, spec.to_string()).map_err(SandboxError::io("write", &path))?;
     let mut command = runtime_command(settings);
-    command.arg("run").arg("--bundle").arg(&shell.place.directory).arg(&shell.place.id);
+    let directory = &shell.place.directory;
+    command.arg("--log").arg(directory.join(LOG_FILE)).args(["run", "--detach"]);
+    command
+        .arg("--pid-file")
+        .arg(directory.join(PID_FILE))
+        .arg("--bundle")
+        .arg(directory)
+        .arg(&shell.place.id);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // signals of the worker's terminal are for the worker
     command.process_group(0).kill_on_drop(true);
@@ -104,9 +123,15 @@ impl Running {
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
             return Err(SandboxError::Request("the runtime was started without pipes".into()));
         };
-        let runtime = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let running = Self { shell: Some(shell), child, runtime, settings: settings.clone() };
-        Ok((running, Output { stdout, stderr }))
+        let status = child.wait().await.map_err(SandboxError::io("wait for", &settings.runtime))?;
+        let directory = &shell.place.directory;
+        if !status.success() {
+            let said = fs::read_to_string(directory.join(LOG_FILE)).unwrap_or_default();
+            let said = said.trim().replace('\n', "; ");
+            return Err(SandboxError::Refused { runtime: settings.runtime.clone(), said });
+        }
+        let first = adopt(&directory.join(PID_FILE))?;
+        Ok((Self { shell: Some(shell), first, settings: settings.clone() }, Output { stdout, stderr }))
     }
 
     fn shell(&self) -> &Shell {
@@ -122,15 +147,35 @@ impl Running {
     /// The handle by which others look at and into the sandbox while it runs.
     #[must_use]
     pub fn observer(&self) -> Observer {
-        Observer { id: self.id().to_string(), runtime: self.runtime }
+        Observer { id: self.id().to_string() }
     }
 
-    /// Waits for the end of the sandbox's first process. Cancel-safe.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+    /// Waits for the end of the sandbox's first process and says how it ended. Cancel-safe.
+    pub async fn wait(&self) -> String {
+        loop {
+            // readable once the process has ended, and now and then before
+            let Ok(mut ready) = self.first.readable().await else {
+                return "its end could not be seen".into();
+            };
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+            match waitid(WaitId::PidFd(self.first.get_ref().as_fd()), options) {
+                Ok(Some(status)) => {
+                    return match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => format!("exit status: {code}"),
+                        (_, signal) => format!("signal: {}", signal.unwrap_or(0)),
+                    };
+                }
+                Ok(None) | Err(Errno::AGAIN) => ready.clear_ready(),
+                // it ended before the runtime left it to us
+                Err(Errno::CHILD) => return "at once".into(),
+                Err(error) => return format!("how is not known: {error}"),
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // one that has ended already needs none
+        let _ = pidfd_send_signal(self.first.get_ref(), signal);
     }
 
     /// By which ports of the sandbox's loopback are reached, for as long as it is kept.
@@ -154,35 +199,57 @@ impl Running {
     /// Ends the sandbox: SIGTERM to its first process, SIGKILL after `grace`, then removes all
     /// of it. Not cancel-safe: dropped, the rest is done by [`Drop`] as far as it can.
     pub async fn stop(mut self, grace: Duration) {
-        if !grace.is_zero() && matches!(self.child.try_wait(), Ok(None)) {
-            if let Some(first) = self.observer().find(1) {
-                let _ = kill_process(first, Signal::TERM);
-            }
-            let _ = tokio::time::timeout(grace, self.child.wait()).await;
+        if !grace.is_zero() {
+            self.signal(Signal::TERM);
+            let _ = tokio::time::timeout(grace, self.wait()).await;
         }
-        // the end of the first process ends all, and lets the runtime clear up by itself
-        if matches!(self.child.try_wait(), Ok(None)) {
-            match self.observer().find(1) {
-                Some(first) => drop(kill_process(first, Signal::KILL)),
-                None => self.shell().groups.kill_all(),
-            }
-            if tokio::time::timeout(Duration::from_secs(2), self.child.wait()).await.is_err() {
-                self.shell().groups.kill_all();
-                let _ = self.child.wait().await;
-            }
+        // the end of the first process is the end of all
+        self.signal(Signal::KILL);
+        if tokio::time::timeout(KILL_PATIENCE, self.wait()).await.is_err() {
+            self.shell().groups.kill_all();
         }
-        let state = self.settings.run_dir.join("runtime").join(self.id());
-        if state.exists() {
-            let deleted =
-                runtime_command(&self.settings).args(["delete", "--force", self.id()]).status().await;
-            if let Err(error) = deleted {
-                tracing::warn!(sandbox = %self.id(), %error, "the runtime could not delete the sandbox");
-            }
+        // it was adopted, so nobody else asks how it ended
+        let _ = waitid(
+            WaitId::PidFd(self.first.get_ref().as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
+        let Some(mut shell) = self.shell.take() else { return };
+        let settings = self.settings.clone();
+        forget(&settings, shell.id()).await;
+        // unmounting and removing groups blocks
+        let _ = tokio::task::spawn_blocking(move || shell.clear()).await;
+    }
+}
+
+/// Removes what the runtime remembers of a sandbox that has ended.
+async fn forget(settings: &Settings, id: &str) {
+    let state = settings.run_dir.join("runtime").join(id);
+    if settings.is_crun() {
+        // all that crun's own `delete` would do here, without a process for it
+        if let Err(error) = fs::remove_dir_all(&state) {
+            tracing::debug!(sandbox = id, %error, "the runtime's state could not be removed");
         }
-        if let Some(mut shell) = self.shell.take() {
-            // unmounting and removing groups blocks
-            let _ = tokio::task::spawn_blocking(move || shell.clear()).await;
-        }
+        return;
+    }
+    let deleted = runtime_command(settings).args(["delete", "--force", id]).status().await;
+    if let Err(error) = deleted {
+        tracing::warn!(sandbox = id, %error, "the runtime could not delete the sandbox");
+    }
+}
+
+/// Takes the process that the runtime started for our own.
+fn adopt(pid_file: &Path) -> Result<AsyncFd<OwnedFd>, SandboxError> {
+    let text = fs::read_to_string(pid_file).map_err(SandboxError::io("read", pid_file))?;
+    let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+    let pid =
+        pid.ok_or_else(|| SandboxError::Request(format!("the runtime wrote {text:?} as process id")))?;
+    let watched = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
+    watched.and_then(sys::watch).map_err(SandboxError::io("watch the process of", pid_file))
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
     }
 }
 
@@ -204,7 +271,6 @@ impl Connector {
 #[derive(Debug, Clone)]
 pub struct Observer {
     id: String,
-    runtime: Option<Pid>,
 }
 
 /// The last number of a `NSpid:` line: the id in the innermost namespace.
@@ -213,12 +279,10 @@ fn inner_pid(status: &str) -> Option<i32> {
 }
 
 impl Observer {
-    /// The sandbox's processes as this host numbers them, without the OCI runtime.
+    /// The sandbox's processes as this host numbers them.
     #[must_use]
     pub fn processes(&self) -> Vec<Pid> {
-        let mut all = super::cgroup::Cgroups::find(&self.id).processes();
-        all.retain(|pid| Some(*pid) != self.runtime);
-        all
+        super::cgroup::Cgroups::find(&self.id).processes()
     }
 
     /// The process with this id inside the sandbox, as this host numbers it.

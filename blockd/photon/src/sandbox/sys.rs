@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 
 /// Makes the command join control groups through their opened `cgroup.procs` files before
@@ -86,4 +87,11 @@ pub(super) fn enter(command: &mut std::process::Command, namespace: OwnedFd) {
     unsafe {
         std::os::unix::process::CommandExt::pre_exec(command, enter);
     }
+}
+
+/// Registers a descriptor with the async runtime.
+pub(super) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays open and names the same file until it is dropped, which is
+    // after it was taken out of the runtime again.
+    unsafe { AsyncFd::register(descriptor) }.map_err(Into::into)
 }

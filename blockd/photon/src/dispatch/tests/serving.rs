@@ -75,7 +75,8 @@ async fn privileged_a_crash_fails_what_was_in_flight_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_what_cannot_start_says_why_and_is_not_tried_without_end() {
     let Some(mut world) = World::new(1) else { return };
-    world.function.entrypoint = Some(vec!["/bin/sh".into(), "-c".into(), "echo no such luck; exit 7".into()]);
+    world.function.entrypoint =
+        Some(vec!["/bin/sh".into(), "-c".into(), "echo no such luck; sleep 0.3; exit 7".into()]);
     for _ in 0..3 {
         let reply = world.invoke("true").await;
         assert!(text(&reply).contains("Runtime exited: exit status: 7"), "{}", text(&reply));
