@@ -11,3 +11,4 @@ mod on_s3;
 mod pushing;
 mod right_bytes;
 mod running;
+mod runtimes;

@@ -1,5 +1,6 @@
 //! `blockd function`: the functions of a daemon, through its control socket.
 
+mod bench;
 mod configuration;
 mod output;
 
@@ -101,6 +102,21 @@ pub(crate) enum FunctionCommand {
         /// Print the end of its log on standard error
         #[arg(long)]
         log: bool,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Fire many invocations at once and say what they cost: latency, sandboxes, memory
+    #[command(
+        after_help = "Examples:\n  blockd function bench hello --at-once 200\n  blockd function bench hello '{\"name\":\"you\"}' --at-once 50 --json | jq .bytes_per_invocation\n\nMemory is read on this host, as root. Exit code 1 if one of them failed or was refused."
+    )]
+    Bench {
+        /// Its name
+        name: String,
+        /// JSON, @FILE, or - for standard input [default: {}]
+        payload: Option<String>,
+        /// So many
+        #[arg(long, default_value_t = 100)]
+        at_once: usize,
         #[command(flatten)]
         whose: Whose,
     },
@@ -323,6 +339,9 @@ pub(crate) async fn run(command: FunctionCommand) -> Result<ExitCode> {
         C::Invoke { name, payload, asynchronous, log, whose } => {
             let functions = Functions::of(whose).await?;
             return invoke(&functions, &name, payload.as_deref(), (asynchronous, log)).await;
+        }
+        C::Bench { name, payload, at_once, whose } => {
+            return bench::bench(Functions::of(whose).await?, &name, payload.as_deref(), at_once).await;
         }
         C::Logs { name, bytes, whose } => {
             let functions = Functions::of(whose).await?;
