@@ -34,7 +34,7 @@ impl Service {
         checked.map_err(|error| ServiceError::service(error.to_string()))?
     }
 
-    /// Calls a function and waits for its answer. Cancel-safe as [`Invoker::invoke`] is.
+    /// Calls a function and waits for its answer. Cancel-safe as [`photon::invocation::Invoker::invoke`] is.
     ///
     /// # Errors
     /// [`ServiceError`] where it did not run; that it failed is part of the reply.
