@@ -1,6 +1,6 @@
 //! What functions print: by invocation, in memory, bounded.
 //!
-//! Invariants: a function's lines take at most [`MOST_BYTES`], an invocation's tail at most
+//! Invariants: a function's lines take at most 1 MiB, an invocation's tail at most
 //! [`TAIL_BYTES`]; the oldest go first; a line never belongs to two invocations.
 
 use crate::invocation::{LogLine, RequestId};
