@@ -168,7 +168,12 @@ fn remove_tree(path: &Path) {
     }
     // plain files that nothing is ever mounted on
     let _ = fs::remove_dir_all(path.join("runtimes"));
-    let _ = fs::remove_file(path.join(LOCK));
+    let others =
+        fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != LOCK));
+    if !others {
+        // only then: who finds the lock tries again
+        let _ = fs::remove_file(path.join(LOCK));
+    }
     if let Err(error) = fs::remove_dir(path) {
         tracing::warn!(path = %path.display(), %error, "worker directory could not be removed");
     }

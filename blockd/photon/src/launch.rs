@@ -34,7 +34,7 @@ pub enum LaunchError {
     NoHandler(String),
     /// The Java runtime's jars are built apart.
     #[error(
-        "the Java runtime is not at {0}; build it with blockd/photon/runtimes/java/build and name it with --runtimes-dir"
+        "the Java runtime is not at {0}; build it with blockd/photon/runtimes/java/build and name its directory with --java-runtime"
     )]
     NoJava(PathBuf),
 }
@@ -46,13 +46,22 @@ pub fn memory_limit(function: &Function, settings: &LaunchSettings) -> u64 {
 }
 
 /// The command of our Java runtime; class path and handler are the function's.
-fn java(function: &Function, settings: &LaunchSettings, task_root: &str) -> Result<Vec<String>, LaunchError> {
+fn java(
+    function: &Function,
+    image: &ImageConfig,
+    settings: &LaunchSettings,
+    task_root: &str,
+) -> Result<Vec<String>, LaunchError> {
     let jars = settings.runtimes.join("java");
     if !jars.join("lantern-agent.jar").exists() {
         return Err(LaunchError::NoJava(jars));
     }
-    let own = function.env.get("LANTERN_CLASSPATH").or_else(|| function.env.get("CLASSPATH"));
-    let application = own.cloned().unwrap_or_else(|| format!("{task_root}:{task_root}/lib/*"));
+    let of_image = |name: &str| {
+        image.env.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=').map(String::from))
+    };
+    let names = ["LANTERN_CLASSPATH", "CLASSPATH"];
+    let own = names.iter().find_map(|name| function.env.get(*name).cloned().or_else(|| of_image(name)));
+    let application = own.unwrap_or_else(|| format!("{task_root}:{task_root}/lib/*"));
     let inside = format!("{RUNTIMES_INSIDE}/java");
     Ok(vec![
         "java".into(),
@@ -130,7 +139,7 @@ pub fn request(
             let zygote = Path::new(RUNTIMES_INSIDE).join("python").join(crate::runtimes::PYTHON_ENTRY);
             (Some(vec!["python3".into(), zygote.display().to_string()]), Vec::new())
         }
-        Runtime::Java => (Some(java(function, settings, task_root)?), Vec::new()),
+        Runtime::Java => (Some(java(function, image, settings, task_root)?), Vec::new()),
         Runtime::Image | Runtime::Http { .. } => {
             // both replace what the image says, each on its own, as on AWS
             let entrypoint = function.entrypoint.as_ref().unwrap_or(&image.entrypoint);

@@ -125,13 +125,16 @@ async fn status(State(worker): State<Shared>) -> Response {
     Json(worker.status()).into_response()
 }
 
-async fn metrics(State(worker): State<Shared>) -> Response {
+async fn metrics(State((worker, functions)): State<(Shared, Option<Arc<Service>>)>) -> Response {
     let kind = [(header::CONTENT_TYPE, cache::prometheus::CONTENT_TYPE)];
-    (kind, prometheus::render(&worker.status())).into_response()
+    // the processes of all sandboxes are looked up in files
+    let rendered =
+        tokio::task::spawn_blocking(move || prometheus::render(&worker.status(), functions.as_deref()));
+    (kind, rendered.await.unwrap_or_default()).into_response()
 }
 
-/// Serves the worker, and its functions if it runs any, on `socket` until `stop` ends. A socket file of a dead daemon is
-/// replaced; the caller holds the lock that says there is no living one.
+/// Serves the worker, and its functions if it runs any, on `socket` until `stop` ends. A socket
+/// file of a dead daemon is replaced; the caller holds the lock that says there is no living one.
 ///
 /// # Errors
 /// If the socket cannot be made.
@@ -156,9 +159,9 @@ pub async fn serve(
         .route("/v1/instances/{id}", get(info))
         .route("/v1/instances/{id}/started", post(started))
         .route("/v1/status", get(status))
-        .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(worker)
+        .with_state(Arc::clone(&worker))
+        .merge(Router::new().route("/metrics", get(metrics)).with_state((worker, functions.clone())))
         .merge(function_routes(functions));
     // leases keep their connections open for ever, so there is nothing graceful to wait for
     tokio::select! {

@@ -1,10 +1,12 @@
 //! The worker's figures as Prometheus text. Names, units and stability: docs/operations.md,
 //! "Metrics".
 
+use crate::functions::Service;
 use crate::worker::{TierUsage, WorkerStatus};
 use cache::metrics::SourceSnapshot;
 use cache::prometheus::Text;
 use fleet::client::{FleetSnapshot, NodeSnapshot};
+use photon::invocation::FunctionStats;
 
 /// A metric by source: name, help, value.
 type SourceMetric = (&'static str, &'static str, fn(&SourceSnapshot) -> u64);
@@ -54,6 +56,44 @@ const NODE_METRICS: [NodeMetric; 3] = [
     }),
 ];
 
+/// A figure of a function: name, kind, help, value.
+type FunctionMetric = (&'static str, &'static str, &'static str, fn(&FunctionStats) -> u64);
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+const FUNCTION_METRICS: [FunctionMetric; 11] = [
+    ("lantern_function_invocations_total", "counter", "Invocations", |s| s.invocations),
+    ("lantern_function_errors_total", "counter", "Invocations that failed in the function", |s| s.errors),
+    ("lantern_function_throttled_total", "counter", "Invocations that were refused", |s| s.throttled),
+    ("lantern_function_timeouts_total", "counter", "Invocations over their deadline", |s| s.timeouts),
+    ("lantern_function_starts_total", "counter", "Sandboxes started", |s| s.starts),
+    ("lantern_function_quarantined_total", "counter", "Sandboxes replaced", |s| s.quarantined),
+    ("lantern_function_sandboxes", "gauge", "Sandboxes that serve", |s| wide(s.sandboxes)),
+    ("lantern_function_in_flight", "gauge", "Invocations in sandboxes", |s| wide(s.in_flight)),
+    ("lantern_function_waiting", "gauge", "Invocations that wait for one", |s| wide(s.waiting)),
+    ("lantern_function_concurrency_limit", "gauge", "Most invocations at once in a sandbox", |s| {
+        wide(s.concurrency_limit)
+    }),
+    ("lantern_function_memory_bytes", "gauge", "Memory of its sandboxes without file cache", |s| {
+        s.each.iter().map(|sandbox| sandbox.memory_bytes).sum()
+    }),
+];
+
+fn functions(text: &mut Text, service: &Service) {
+    let all = service.all_stats();
+    for (name, kind, help, value) in FUNCTION_METRICS {
+        text.head(name, kind, help);
+        for (key, stats) in &all {
+            text.sample(name, ("function", &key.to_string()), value(stats));
+        }
+    }
+    let queue = service.queue_stats();
+    text.single("lantern_function_events", "gauge", "Events that wait or run", queue.events);
+    text.single("lantern_function_event_bytes", "gauge", "Bytes of their payloads", queue.bytes);
+}
+
 fn remote_cache(text: &mut Text, l2: &FleetSnapshot) {
     for (name, help, value) in L2_COUNTERS {
         text.single(name, "counter", help, value(l2));
@@ -66,8 +106,8 @@ fn remote_cache(text: &mut Text, l2: &FleetSnapshot) {
     }
 }
 
-/// Renders a status.
-pub(super) fn render(status: &WorkerStatus) -> String {
+/// Renders a status, with the functions where there are any.
+pub(super) fn render(status: &WorkerStatus, service: Option<&Service>) -> String {
     let mut text = Text::default();
     let metrics = &status.metrics;
     for (name, help, value) in SOURCE_COUNTERS {
@@ -99,6 +139,9 @@ pub(super) fn render(status: &WorkerStatus) -> String {
     text.single("lantern_starts_refused_total", "counter", refused, status.starts_refused);
     if let Some(l2) = &status.l2 {
         remote_cache(&mut text, l2);
+    }
+    if let Some(service) = service {
+        functions(&mut text, service);
     }
     text.finish()
 }

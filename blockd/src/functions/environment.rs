@@ -55,6 +55,9 @@ const RESERVED: [&str; 20] = [
     "LANTERN_LOG_ADDRESS",
 ];
 
+/// Beginnings of names that are for our runtimes inside the sandbox.
+const PASSED_ON: [&str; 4] = ["LANTERN_JAVA_", "LANTERN_PYTHON_", "LANTERN_CLASSPATH", "LANTERN_STORE_BYTES"];
+
 const SETTINGS: [&str; 7] = [
     "LANTERN_RUNTIME",
     "LANTERN_MAX_CONCURRENCY",
@@ -203,7 +206,7 @@ fn check_names(given: &BTreeMap<String, String>) -> Result<(), ServiceError> {
                  two in all; values have no NUL"
             )));
         }
-        let passed_on = ["LANTERN_JAVA_", "LANTERN_PYTHON_"].iter().any(|start| name.starts_with(start));
+        let passed_on = PASSED_ON.iter().any(|start| name.starts_with(start));
         if name.starts_with("LANTERN_") && !passed_on && !SETTINGS.contains(&name.as_str()) {
             return Err(ServiceError::invalid(format!(
                 "{name} is no setting of a function; there are {}",

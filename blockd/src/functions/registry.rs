@@ -97,6 +97,12 @@ impl Registry {
         self.entries.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
+    /// All functions of all tenants.
+    #[must_use]
+    pub fn all(&self) -> Vec<FunctionKey> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     /// Makes or replaces one.
     pub fn put(&self, entry: Entry) -> Arc<Entry> {
         let entry = Arc::new(entry);

@@ -21,6 +21,7 @@ use crate::runtime_api::{Api, ApiSettings, Initialisation, OnFree, Slots};
 use crate::sandbox::{Output, Running, SandboxError, Shell};
 use bytes::Bytes;
 use serde_json::json;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -154,7 +155,11 @@ async fn serve(
                 let _ = shared.seccomp_bpf.set(filter);
             }
             group.serving(handle);
-            let reason = until_end(&running, handle).await;
+            let mut reason = until_end(&running, handle).await;
+            if running.observer().usage().oom_kills > 0 {
+                let limit = launch::memory_limit(function, &shared.settings.launch) >> 20;
+                let _ = write!(reason, "; processes were stopped at its memory limit of {limit} MiB");
+            }
             handle.slots.end(&reason);
             Ok(())
         }

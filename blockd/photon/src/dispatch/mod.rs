@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     source: Arc<dyn RootFsSource>,
     pool: Pool,
     entries: Mutex<HashMap<FunctionKey, Arc<Entry>>>,
+    /// Those of deleted functions that still have sandboxes.
+    leaving: Mutex<Vec<Arc<Entry>>>,
     keep_alive: Mutex<Box<dyn KeepAlive>>,
     starts: AtomicUsize,
     sandboxes: AtomicUsize,
@@ -135,7 +137,19 @@ impl Shared {
     }
 
     fn all(&self) -> Vec<Arc<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|entry| !entry.groups().iter().all(|group| group.is_empty()));
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.values().chain(leaving.iter()).cloned().collect()
+    }
+
+    /// Forgets a function: its counters and log with its last sandbox, the rest at once.
+    fn forget(&self, key: &FunctionKey) {
+        let removed = self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.keep_alive.lock().unwrap_or_else(PoisonError::into_inner).forget(key);
+        if let Some(entry) = removed {
+            self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        }
     }
 
     /// The group of this revision; older revisions are drained when a new one comes.
@@ -171,6 +185,7 @@ impl Dispatcher {
             source,
             pool,
             entries: Mutex::default(),
+            leaving: Mutex::default(),
             keep_alive: Mutex::new(keep_alive),
             starts: AtomicUsize::new(0),
             sandboxes: AtomicUsize::new(0),
@@ -235,6 +250,9 @@ impl Invoker for Dispatcher {
         for group in groups.iter().filter(|group| Some(group.function().revision.as_str()) != keep) {
             group.retire();
         }
+        if keep.is_none() {
+            self.shared.forget(function);
+        }
     }
 
     fn stats(&self, function: &FunctionKey) -> FunctionStats {
@@ -269,6 +287,11 @@ async fn follow(
 ) -> Result<Reply, InvokeError> {
     let group = shared.group(&function);
     count(&group.entry().counters.invocations);
+    shared
+        .keep_alive
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .invoked(&function.key, std::time::Instant::now());
     let invocation = Arc::new(invocation);
     let log = InvocationLog::new(invocation.request_id.clone(), Arc::clone(&group.entry().log));
     let (progress, mut heard) = mpsc::unbounded_channel();

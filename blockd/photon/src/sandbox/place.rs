@@ -135,12 +135,3 @@ fn remove_unmounted(directory: &Path) -> io::Result<()> {
     }
     fs::remove_dir(directory)
 }
-
-/// Whether the worker that made this sandbox is gone.
-pub(super) fn is_orphan(id: &str) -> bool {
-    let worker = id.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-    worker
-        .and_then(|pid| pid.parse::<i32>().ok())
-        .and_then(rustix::process::Pid::from_raw)
-        .is_some_and(|pid| rustix::process::test_kill_process(pid).is_err())
-}

@@ -2,7 +2,7 @@
 
 use super::bundle::{self, Request};
 use super::cgroup::Cgroups;
-use super::place::{Place, is_orphan};
+use super::place::Place;
 use super::{Identity, SandboxError, sys};
 use crate::image_config::ImageConfig;
 use crate::rootfs::RootFs;
@@ -227,7 +227,8 @@ async fn kill(settings: &Settings, id: &str, signal: i32) {
     }
 }
 
-/// Removes the sandboxes of workers that are gone. Returns their ids. Blocks.
+/// Removes all sandboxes of a run directory, whose worker is gone: the caller holds its lock.
+/// Returns their ids. Blocks.
 ///
 /// # Errors
 /// [`SandboxError`] if the run directory cannot be read.
@@ -241,9 +242,8 @@ pub async fn clear_orphans(settings: &Settings) -> Result<Vec<String>, SandboxEr
     let mut cleared = Vec::new();
     for entry in entries.flatten() {
         let Some(id) = entry.file_name().to_str().map(String::from) else { continue };
-        if !is_orphan(&id) {
-            continue;
-        }
+        // first of all: what dies by itself needs no runtime to kill it
+        Cgroups::find(&id).kill_all();
         let deleted = runtime_command(settings).args(["delete", "--force", &id]).status().await;
         if let Err(error) = deleted {
             tracing::warn!(sandbox = %id, %error, "the runtime could not delete an orphan");

@@ -6,6 +6,7 @@ use super::super::queue::QueueStats;
 use super::super::registry::Entry;
 use super::{Caller, MAX_EVENT_BYTES, Service, detached};
 use bytes::Bytes;
+use photon::function::FunctionKey;
 use photon::invocation::{FunctionStats, Invocation, LogLine, Reply};
 use std::sync::Arc;
 
@@ -77,6 +78,16 @@ impl Service {
     #[must_use]
     pub fn stats(&self, entry: &Entry) -> FunctionStats {
         self.invoker.stats(&entry.function.key)
+    }
+
+    /// What the sandboxes of all functions of all tenants do.
+    #[must_use]
+    pub fn all_stats(&self) -> Vec<(FunctionKey, FunctionStats)> {
+        let stats = |key: FunctionKey| {
+            let stats = self.invoker.stats(&key);
+            (key, stats)
+        };
+        self.registry.all().into_iter().map(stats).collect()
     }
 
     /// The newest log lines of a function, oldest first, at most `most` bytes.
