@@ -156,9 +156,9 @@ pub(crate) struct Group {
 }
 
 /// What is to be done once the lock is released.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Todo {
-    start: usize,
+    start: Vec<life::Planned>,
     refused: Vec<(Task, InvokeError)>,
 }
 
@@ -237,8 +237,8 @@ impl Group {
         for (task, error) in todo.refused {
             let _ = task.progress.send(Progress::Refused(error));
         }
-        for _ in 0..todo.start {
-            life::start(&shared, self);
+        for planned in todo.start {
+            life::start(planned, self);
         }
     }
 
@@ -252,15 +252,15 @@ impl Group {
             let estimate = state.estimator.estimate();
             let sandbox_bytes = estimate.base_bytes.saturating_add(estimate.increment_bytes).max(1);
             let used = shared.memory_used.load(Ordering::Relaxed);
-            let starting = shared.starts.load(Ordering::Relaxed) + todo.start;
+            let starting = shared.starts.load(Ordering::Relaxed);
             let promised = sandbox_bytes.saturating_mul(u64::try_from(starting).unwrap_or(u64::MAX));
             let decision = decide(&View {
                 waiting: state.waiting.len(),
-                sandboxes: &with_planned(views, todo.start, limit),
+                sandboxes: &views,
                 limit,
                 starts_under_way: starting,
                 most_starts: shared.settings.most_starts,
-                sandboxes_on_host: shared.sandboxes.load(Ordering::Relaxed) + todo.start,
+                sandboxes_on_host: shared.sandboxes.load(Ordering::Relaxed),
                 most_sandboxes: shared.settings.most_sandboxes,
                 memory_bytes: shared.settings.memory_bytes.saturating_sub(used).saturating_sub(promised),
                 sandbox_bytes,
@@ -269,7 +269,12 @@ impl Group {
             });
             match decision {
                 Decision::Start(more) if state.backoff().is_none() && !state.retired => {
-                    todo.start += more.get()
+                    // known to the group at once, or a decision of another thread starts them again
+                    for _ in 0..more.get() {
+                        let planned = life::plan(shared, self);
+                        state.sandboxes.push(Arc::clone(planned.handle()));
+                        todo.start.push(planned);
+                    }
                 }
                 Decision::Start(_) => {
                     let Some(task) = state.waiting.pop_back() else { break };
@@ -295,11 +300,6 @@ impl Group {
             memory_bytes: Some(memory_limit(&self.function, &shared.settings.launch)),
             cpu_millis: self.function.cpu_millis,
         })
-    }
-
-    /// A sandbox that is being started.
-    pub(super) fn add(&self, handle: Arc<Handle>) {
-        self.state().sandboxes.push(handle);
     }
 
     /// Its runtime is up.
@@ -516,12 +516,6 @@ fn view(handle: &Handle, limit: usize) -> SandboxView {
         phase => phase,
     };
     SandboxView { phase, in_flight, limit }
-}
-
-/// The sandboxes with those that are about to be started.
-fn with_planned(mut views: Vec<SandboxView>, planned: usize, limit: usize) -> Vec<SandboxView> {
-    views.extend(std::iter::repeat_n(SandboxView { phase: Phase::Starting, in_flight: 0, limit }, planned));
-    views
 }
 
 impl std::fmt::Display for life::Failure {

@@ -70,13 +70,25 @@ impl Drop for Counted {
     }
 }
 
-/// Begins to start a sandbox of `group`.
-pub(super) fn start(shared: &Arc<Shared>, group: &Arc<Group>) {
+/// A sandbox that is counted and has a name, but of which nothing runs yet.
+pub(super) struct Planned {
+    handle: Arc<Handle>,
+    counted: Counted,
+}
+
+impl Planned {
+    /// What the group knows it by.
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+}
+
+/// Plans a sandbox of `group`.
+pub(super) fn plan(shared: &Arc<Shared>, group: &Arc<Group>) -> Planned {
     shared.starts.fetch_add(1, Ordering::AcqRel);
     shared.sandboxes.fetch_add(1, Ordering::AcqRel);
     count(&group.counters().starts);
     let counted = Counted { shared: Arc::clone(shared), starting: true };
-    // the group must know of it before it decides again; its name comes with the shell
     let weak = Arc::downgrade(group);
     let free = OnFree(Box::new(move || {
         if let Some(group) = weak.upgrade() {
@@ -85,8 +97,13 @@ pub(super) fn start(shared: &Arc<Shared>, group: &Arc<Group>) {
     }));
     let number = super::next_sandbox();
     let handle = Handle::new(number, Slots::new(format!("s{number}").into(), free));
-    group.add(Arc::clone(&handle));
-    tokio::spawn(live(Arc::clone(shared), Arc::clone(group), handle, counted));
+    Planned { handle, counted }
+}
+
+/// Begins to start a sandbox that the group knows of.
+pub(super) fn start(planned: Planned, group: &Arc<Group>) {
+    let Planned { handle, counted } = planned;
+    tokio::spawn(live(Arc::clone(&counted.shared), Arc::clone(group), handle, counted));
 }
 
 async fn live(shared: Arc<Shared>, group: Arc<Group>, handle: Arc<Handle>, mut counted: Counted) {
@@ -132,6 +149,7 @@ async fn serve(
             error => host(&error),
         })?;
     handle.launched(running.observer());
+    api.launched(running.observer());
     read_output(group, handle, output, &mut tasks);
     if let Runtime::Http { port, ready_path } = &function.runtime {
         let target = http_mode::Target::new(&running, *port, shared.settings.most_response_bytes);

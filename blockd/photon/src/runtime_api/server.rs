@@ -7,6 +7,7 @@
 
 use super::slots::{Answer, AnswerError, Slots, Task};
 use crate::logs::read_lines;
+use crate::sandbox::Observer;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -17,7 +18,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,13 +64,14 @@ pub struct Api {
     slots: Arc<Slots>,
     settings: ApiSettings,
     initialised: watch::Sender<Initialisation>,
+    observer: OnceLock<Observer>,
 }
 
 /// What is known of one connection.
 #[derive(Debug, Clone, Default)]
 struct Connection {
     /// The invocation that was last given to it, if a process of its own took it.
-    given: Arc<Mutex<Option<crate::invocation::RequestId>>>,
+    given: Arc<Mutex<Option<(i32, crate::invocation::RequestId)>>>,
 }
 
 type Shared = State<(Arc<Api>, Connection)>;
@@ -129,9 +131,9 @@ async fn next(State((api, connection)): Shared, headers: HeaderMap) -> Response 
         return failed(StatusCode::GONE, "SandboxEnded", "this sandbox has ended");
     };
     let task = delivery.take();
-    if process.is_some() {
+    if let Some(process) = process {
         let mut given = connection.given.lock().unwrap_or_else(PoisonError::into_inner);
-        *given = Some(task.invocation.request_id.clone());
+        *given = Some((process, task.invocation.request_id.clone()));
     }
     to_response(&task, &api.settings.function_arn)
 }
@@ -227,7 +229,13 @@ impl Api {
     /// The API of a sandbox whose invocations are in `slots`.
     #[must_use]
     pub fn new(sandbox: Arc<str>, slots: Arc<Slots>, settings: ApiSettings) -> Arc<Self> {
-        Arc::new(Self { sandbox, slots, settings, initialised: watch::Sender::new(Initialisation::Pending) })
+        let initialised = watch::Sender::new(Initialisation::Pending);
+        Arc::new(Self { sandbox, slots, settings, initialised, observer: OnceLock::new() })
+    }
+
+    /// Tells how to look at the sandbox's processes. Once.
+    pub fn launched(&self, observer: Observer) {
+        let _ = self.observer.set(observer);
     }
 
     /// Follows the runtime's start.
@@ -282,14 +290,21 @@ impl Api {
         }
     }
 
-    /// A photon that had an invocation closed its connection: unless somebody reports what
-    /// happened to it, it is over.
+    /// A photon that had an invocation closed its connection. That is its right, as long as it
+    /// lives; if it has died and nobody reports what happened to it, its invocation is over.
     async fn connection_closed(&self, connection: &Connection) {
         let given = connection.given.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(id) = given.filter(|id| self.slots.check(id.as_str()).is_ok()) else { return };
-        tokio::time::sleep(CRASH_PATIENCE).await;
-        let reason = "Runtime exited without providing a reason".into();
-        let _ = self.slots.answer(&id, Answer::Ended { reason });
+        let Some((process, id)) = given else { return };
+        while self.slots.check(id.as_str()).is_ok() {
+            tokio::time::sleep(CRASH_PATIENCE).await;
+            let Some(observer) = self.observer.get().cloned() else { return };
+            let alive = tokio::task::spawn_blocking(move || observer.find(process).is_some()).await;
+            if matches!(alive, Ok(false)) {
+                let reason = "Runtime exited without providing a reason".into();
+                let _ = self.slots.answer(&id, Answer::Ended { reason });
+                return;
+            }
+        }
     }
 
     /// Serves the log listener until the caller drops it: a line with an invocation's id, then

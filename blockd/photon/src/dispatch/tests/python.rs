@@ -83,7 +83,7 @@ fn json(reply: &Reply) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_python_photons_share_a_sandbox() {
-    let Some(world) = world(HANDLER, false, |_| {}).await else { return };
+    let Some(world) = world(HANDLER, true, |_| {}).await else { return };
     let events: Vec<String> = (0..8).map(|n| format!(r#"{{"n":{n},"sleep":0.5}}"#)).collect();
     let replies = world.many(&world.function, &events).await;
     let mut pids = std::collections::BTreeSet::new();

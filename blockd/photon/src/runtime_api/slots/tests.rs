@@ -1,3 +1,5 @@
+//! Every way that an invocation may take through the slots of a sandbox.
+
 use super::*;
 use crate::logs::FunctionLog;
 
