@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests fail by panicking")]
 
 mod architecture;
+mod clients;
 mod conformance;
 mod fleet;
 mod front_door;

@@ -1,0 +1,55 @@
+//! npm's aws-lambda-ric: worker threads, more of them than invocations are allowed at once.
+
+use super::*;
+
+const CLIENT: Client = Client {
+    name: "node",
+    handler: Some(("app.mjs", include_str!("app.mjs"))),
+    entrypoint: &["/usr/bin/node", "/var/task/node_modules/aws-lambda-ric/index.mjs"],
+    error_type: "TypeError",
+    init_error: ("TypeError", "no such luck"),
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_aws_lambda_ric_answers_and_fails() {
+    answers_and_fails(&CLIENT, 1).await;
+    answers_and_fails(&CLIENT, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_aws_lambda_ric_tells_what_it_was_told() {
+    tells_what_it_was_told(&CLIENT, 1).await;
+    tells_what_it_was_told(&CLIENT, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_aws_lambda_ric_says_why_it_cannot_start() {
+    says_why_it_cannot_start(&CLIENT, 1).await;
+    says_why_it_cannot_start(&CLIENT, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_aws_lambda_ric_takes_several_at_once() {
+    meets_in_one_sandbox(&CLIENT, 4, |pids, _| assert_eq!(pids, 1, "threads")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_aws_lambda_ric_survives_too_large_an_answer() {
+    too_large_an_answer_is_an_error(&CLIENT, 1).await;
+    too_large_an_answer_is_an_error(&CLIENT, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_aws_lambda_ric_is_replaced_after_a_timeout() {
+    is_replaced_after_a_timeout(&CLIENT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_aws_lambda_ric_survives_the_refusal_of_a_late_answer() {
+    survives_the_refusal_of_a_late_answer(&CLIENT, "410").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_aws_lambda_ric_that_ends_is_replaced() {
+    that_ends_is_replaced(&CLIENT).await;
+}
