@@ -1,7 +1,6 @@
 // A handler for tests/suites/clients.rs: the same as app.py.
 import * as fs from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { threadId } from "node:worker_threads";
 
 if (process.env.FAIL_INIT) {
   throw new TypeError("no such luck");
@@ -28,7 +27,7 @@ async function meet(event, requestId) {
     await sleep(5);
   }
   fs.unlinkSync(here);
-  return { most, pid: process.pid, thread: threadId };
+  return { most, pid: process.pid };
 }
 
 export async function handler(event, context) {
@@ -56,6 +55,18 @@ export async function handler(event, context) {
       }
       return "late";
     default:
-      return { echo: event, pid: process.pid, thread: threadId };
+      return { echo: event, pid: process.pid };
   }
 }
+
+// Answers piece by piece, and may fail after that.
+export const streaming = awslambda.streamifyResponse(async (event, stream) => {
+  stream.setContentType("text/plain");
+  for (let part = 0; part < event.parts; part += 1) {
+    stream.write(`part ${part},`);
+  }
+  if (event.fail) {
+    throw new RangeError("broken");
+  }
+  stream.end();
+});

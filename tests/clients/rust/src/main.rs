@@ -1,7 +1,7 @@
 //! The handler of tests/suites/clients/app.py on crates.io's `lambda_runtime`, run with its
 //! concurrency feature. Used by tests/suites/clients.rs.
 
-use lambda_runtime::{Context, Error, LambdaEvent, Runtime, service_fn};
+use lambda_runtime::{Context, Diagnostic, Error, LambdaEvent, Runtime, service_fn};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -18,6 +18,12 @@ impl std::fmt::Display for Sorry {
 }
 
 impl std::error::Error for Sorry {}
+
+impl From<Sorry> for Diagnostic {
+    fn from(sorry: Sorry) -> Self {
+        Self { error_type: "Sorry".into(), error_message: sorry.0 }
+    }
+}
 
 fn names(directory: &Path) -> usize {
     std::fs::read_dir(directory).map_or(0, Iterator::count)
@@ -60,10 +66,10 @@ fn told(context: &Context) -> Result<Value, Error> {
     }))
 }
 
-async fn handler(event: LambdaEvent<Value>) -> Result<Value, Error> {
+async fn handler(event: LambdaEvent<Value>) -> Result<Value, Sorry> {
     let (event, context) = event.into_parts();
-    match event["do"].as_str() {
-        Some("fail") => Err(Sorry("sorry".into()).into()),
+    let done = match event["do"].as_str() {
+        Some("fail") => return Err(Sorry("sorry".into())),
         Some("panic") => panic!("dropped"),
         Some("exit") => std::process::exit(3),
         Some("told") => told(&context),
@@ -71,7 +77,6 @@ async fn handler(event: LambdaEvent<Value>) -> Result<Value, Error> {
         Some("large") => Ok(json!("x".repeat(7 << 20))),
         Some("await") => {
             // over the deadline, until the test lets go; then late
-            note("/tmp", "waits")?;
             let file = event["file"].as_str().unwrap_or("/tmp/go");
             while std::fs::metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -79,7 +84,8 @@ async fn handler(event: LambdaEvent<Value>) -> Result<Value, Error> {
             Ok(json!("late"))
         }
         _ => Ok(json!({"echo": event, "pid": std::process::id()})),
-    }
+    };
+    done.map_err(|error| Sorry(error.to_string()))
 }
 
 #[tokio::main]
