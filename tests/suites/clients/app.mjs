@@ -47,7 +47,7 @@ export async function handler(event, context) {
     case "meet":
       return await meet(event, context.awsRequestId);
     case "large":
-      return "x".repeat(7 << 20);
+      return "x".repeat(20 << 20);
     case "await":
       // over the deadline, until the test lets go; then late
       while (!fs.existsSync(event.file)) {

@@ -29,6 +29,10 @@ use tokio::sync::{Semaphore, watch};
 const PROCESS_HEADER: &str = "lantern-photon-pid";
 /// How long a header may take to come.
 const HEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// Most bytes that are read of a body beyond what is allowed, only to be thrown away.
+const MOST_DISCARDED_BYTES: usize = 64 << 20;
+/// How long that may take.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
 /// How long open log connections may keep an answer.
 const LOG_PATIENCE: Duration = Duration::from_millis(100);
 /// How long an invocation whose process closed its connection may still be answered: the
@@ -138,16 +142,31 @@ async fn next(State((api, connection)): Shared, headers: HeaderMap) -> Response 
     to_response(&task, &api.settings.function_arn)
 }
 
+/// Reads on in a body that is refused: a client that is still sending it would find the
+/// connection broken instead of reading the refusal, and some end then.
+async fn discard(mut body: Body) {
+    let rest = async {
+        let mut left = MOST_DISCARDED_BYTES;
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_PATIENCE, rest).await;
+}
+
 /// The body and the error that its trailers report, if any.
 async fn body_of(request: Request<Body>, limit: usize) -> Result<(Bytes, Option<String>), Response> {
-    let collected = Limited::new(request.into_body(), limit).collect().await;
-    let collected = collected.map_err(|error| {
-        let large = error.is::<http_body_util::LengthLimitError>();
-        if large {
-            return too_large(limit);
+    let mut body = request.into_body();
+    let collected = match Limited::new(&mut body, limit).collect().await {
+        Ok(collected) => collected,
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            discard(body).await;
+            return Err(too_large(limit));
         }
-        failed(StatusCode::BAD_REQUEST, "BadBody", "the body broke off")
-    })?;
+        Err(_) => return Err(failed(StatusCode::BAD_REQUEST, "BadBody", "the body broke off")),
+    };
     // a streamed response that fails half way says so behind it
     let trailers = collected.trailers();
     let kind = trailers.and_then(|trailers| trailers.get("lambda-runtime-function-error-type"));

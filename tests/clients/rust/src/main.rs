@@ -74,7 +74,7 @@ async fn handler(event: LambdaEvent<Value>) -> Result<Value, Sorry> {
         Some("exit") => std::process::exit(3),
         Some("told") => told(&context),
         Some("meet") => meet(&event, &context.request_id).await,
-        Some("large") => Ok(json!("x".repeat(7 << 20))),
+        Some("large") => Ok(json!("x".repeat(20 << 20))),
         Some("await") => {
             // over the deadline, until the test lets go; then late
             let file = event["file"].as_str().unwrap_or("/tmp/go");
