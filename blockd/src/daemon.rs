@@ -82,6 +82,9 @@ async fn functions(
         Service::open(settings.functions.service.clone(), Arc::new(dispatcher.clone()), resolver).await;
     let outcome = match service {
         Ok(service) => {
+            if service.has_functions() {
+                dispatcher.pool().prepare();
+            }
             let socket = settings.worker.directories.socket();
             let control =
                 api::serve(Arc::clone(worker), Some(Arc::clone(&service)), &socket, until(stopped.clone()));

@@ -149,9 +149,11 @@ impl Shared {
     }
 }
 
-/// Keeps the pool full. Failures are logged and tried again: starts go on without the pool.
+/// Keeps the pool full from the first time that it is wanted: a worker without functions prepares
+/// nothing. Failures are logged and tried again: starts go on without the pool.
 async fn fill(shared: Arc<Shared>) {
     loop {
+        shared.wanted.notified().await;
         while let Some(bridged) = shared.missing() {
             let maker = Arc::clone(&shared);
             match tokio::task::spawn_blocking(move || maker.make(bridged)).await {
@@ -169,12 +171,11 @@ async fn fill(shared: Arc<Shared>) {
                 }
             }
         }
-        shared.wanted.notified().await;
     }
 }
 
 impl Pool {
-    /// A pool that begins to fill itself.
+    /// A pool that fills itself from the first [`Self::take`] or [`Self::prepare`] on.
     #[must_use]
     pub fn start(settings: PoolSettings, sandbox: &Settings) -> Self {
         let shared = Arc::new(Shared {
@@ -191,6 +192,11 @@ impl Pool {
         Self { shared, filler }
     }
 
+    /// Begins to fill the pool: sandboxes are expected.
+    pub fn prepare(&self) {
+        self.shared.wanted.notify_one();
+    }
+
     /// A shell: a ready one, or one made now. Cancel-safe.
     ///
     /// # Errors
@@ -202,9 +208,10 @@ impl Pool {
         };
         if let Some(shell) = found {
             self.shared.from_pool.fetch_add(1, Ordering::Relaxed);
-            self.shared.wanted.notify_one();
+            self.prepare();
             return Ok(shell);
         }
+        self.prepare();
         self.shared.made_inline.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         let made = tokio::task::spawn_blocking(move || shared.make(bridged)).await;

@@ -80,6 +80,12 @@ impl Service {
         self.invoker.stats(&entry.function.key)
     }
 
+    /// Whether there is any function.
+    #[must_use]
+    pub fn has_functions(&self) -> bool {
+        !self.registry.all().is_empty()
+    }
+
     /// What the sandboxes of all functions of all tenants do.
     #[must_use]
     pub fn all_stats(&self) -> Vec<(FunctionKey, FunctionStats)> {

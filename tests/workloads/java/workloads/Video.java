@@ -54,6 +54,7 @@ public class Video {
                     held = true;
                     // what it held has been seen; the rest would only take time
                     process.destroyForcibly();
+                    break;
                 }
             }
         }
