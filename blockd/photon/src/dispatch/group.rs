@@ -5,134 +5,24 @@
 //! the lock is held for decisions only, never across an await or a call into a sandbox's
 //! process.
 
+use super::handle::{Handle, Order};
 use super::{Counters, Entry, Shared, count, life};
 use crate::function::{Function, Runtime};
 use crate::invocation::{FunctionStats, InvokeError, RequestId, SandboxStats};
 use crate::launch::memory_limit;
 use crate::policy::admission::{Decision, Phase, SandboxView, View, decide};
 use crate::policy::concurrency::{Budget, Estimator, InvocationSample, Settings};
-use crate::runtime_api::{Answer, Progress, Slots, Task};
-use crate::sandbox::Observer;
+use crate::runtime_api::{Answer, Progress, Task};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
 /// After so many starts that failed one after the other, further ones wait a while.
 const FAILURES_IN_A_ROW: u32 = 3;
 /// Longest time that failed starts keep further ones away.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-
-/// What a sandbox is told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Serve.
-    Serve,
-    /// End once nothing is in flight.
-    Drain,
-    /// End now.
-    End,
-}
-
-/// A sandbox, as the group sees it.
-#[derive(Debug)]
-pub(super) struct Handle {
-    pub(super) slots: Arc<Slots>,
-    number: u64,
-    pub(super) order: watch::Sender<Order>,
-    pub(super) began: Instant,
-    state: Mutex<HandleState>,
-}
-
-#[derive(Debug, Default)]
-struct HandleState {
-    serving: bool,
-    quarantined: bool,
-    observer: Option<Observer>,
-    idle_since: Option<Instant>,
-    start_took: Duration,
-    memory_bytes: u64,
-    cpu: Duration,
-    oom_kills: u64,
-}
-
-impl Handle {
-    pub(super) fn new(number: u64, slots: Arc<Slots>) -> Arc<Self> {
-        Arc::new(Self {
-            slots,
-            number,
-            order: watch::Sender::new(Order::Serve),
-            began: Instant::now(),
-            state: Mutex::default(),
-        })
-    }
-
-    fn state(&self) -> MutexGuard<'_, HandleState> {
-        // plain values, set one by one
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn id(&self) -> &Arc<str> {
-        self.slots.sandbox()
-    }
-
-    pub(super) fn launched(&self, observer: Observer) {
-        self.state().observer = Some(observer);
-    }
-
-    pub(super) fn observer(&self) -> Option<Observer> {
-        self.state().observer.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        if *self.order.borrow() != Order::Serve {
-            return Phase::Closing;
-        }
-        if self.state().serving { Phase::Serving } else { Phase::Starting }
-    }
-
-    /// Notes what it uses. Returns the CPU time since the last note and new kills for memory.
-    pub(super) fn note(&self, usage: crate::sandbox::Usage) -> (Duration, u64) {
-        let mut state = self.state();
-        state.memory_bytes = usage.memory_bytes;
-        let cpu = usage.cpu.saturating_sub(std::mem::replace(&mut state.cpu, usage.cpu));
-        let kills = usage.oom_kills.saturating_sub(std::mem::replace(&mut state.oom_kills, usage.oom_kills));
-        (cpu, kills)
-    }
-
-    /// Since when it has had nothing to do; `None` while it has, or before it serves.
-    pub(super) fn idle_since(&self, now: Instant) -> Option<Instant> {
-        let busy = self.slots.in_flight() > 0;
-        let mut state = self.state();
-        if busy || !state.serving {
-            state.idle_since = None;
-        } else {
-            state.idle_since.get_or_insert(now);
-        }
-        state.idle_since
-    }
-
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.state().memory_bytes
-    }
-
-    pub(super) fn start_took(&self) -> Duration {
-        self.state().start_took
-    }
-
-    /// Tells it to end once its invocations have.
-    pub(super) fn drain(&self) {
-        self.order.send_if_modified(|order| {
-            let changes = *order == Order::Serve;
-            if changes {
-                *order = Order::Drain;
-            }
-            changes
-        });
-    }
-}
 
 #[derive(Debug)]
 struct State {
@@ -304,11 +194,7 @@ impl Group {
 
     /// Its runtime is up.
     pub(super) fn serving(self: &Arc<Self>, handle: &Arc<Handle>) {
-        {
-            let mut inner = handle.state();
-            inner.serving = true;
-            inner.start_took = handle.began.elapsed();
-        }
+        handle.serves();
         let mut state = self.state();
         state.failures = 0;
         state.not_before = None;
@@ -395,7 +281,7 @@ impl Group {
     /// Lets a sandbox take nothing more, because something in it cannot be stopped alone.
     pub(super) fn quarantine(self: &Arc<Self>, sandbox: &str, why: &str) {
         let Some(handle) = self.find(sandbox) else { return };
-        if !std::mem::replace(&mut handle.state().quarantined, true) {
+        if handle.quarantine() {
             count(&self.counters().quarantined);
             self.entry.log.add(sandbox, None, format!("sandbox {sandbox} is drained and replaced: {why}"));
         }

@@ -8,7 +8,8 @@
 //! Invariants: the group hears of every sandbox's end exactly once; its image is given back
 //! after its last process; counts of starts and sandboxes come back to what they were.
 
-use super::group::{Group, Handle, Order};
+use super::group::Group;
+use super::handle::{Handle, Order};
 use super::{Shared, count};
 use crate::function::{FunctionNetwork, Runtime};
 use crate::http_mode;

@@ -1,7 +1,7 @@
 //! Invocations to sandboxes: one with a free slot, or one that is started for them.
 //!
 //! `mod.rs` is the door and follows each invocation to its end; `group.rs` is one revision of a
-//! function: who waits, its sandboxes, and the decision for both; `life.rs` is a sandbox from
+//! function: who waits, its sandboxes (`handle.rs`), and the decision for both; `life.rs` is a sandbox from
 //! its start to its removal; `watch.rs` looks at all sandboxes at intervals: memory, idleness.
 //!
 //! Invariants: an invocation is answered exactly once, whatever becomes of its caller, its
@@ -9,6 +9,7 @@
 //! refused at once.
 
 mod group;
+mod handle;
 mod life;
 mod watch;
 

@@ -4,7 +4,8 @@
 //! Invariant: a sandbox with an invocation in flight is never ended from here; at worst it is
 //! drained, or one photon in it is stopped.
 
-use super::group::{Group, Handle};
+use super::group::Group;
+use super::handle::Handle;
 use super::{Shared, count};
 use crate::invocation::RequestId;
 use crate::launch::memory_limit;

@@ -1,0 +1,131 @@
+//! A sandbox, as its group sees it: what it may take, what it uses, what it is told.
+//!
+//! Invariant: orders only ever become stronger: serve, drain, end.
+
+use crate::policy::admission::Phase;
+use crate::runtime_api::Slots;
+use crate::sandbox::Observer;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// What a sandbox is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Serve.
+    Serve,
+    /// End once nothing is in flight.
+    Drain,
+    /// End now.
+    End,
+}
+
+/// A sandbox, as the group sees it.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) slots: Arc<Slots>,
+    pub(super) number: u64,
+    pub(super) order: watch::Sender<Order>,
+    pub(super) began: Instant,
+    state: Mutex<HandleState>,
+}
+
+#[derive(Debug, Default)]
+struct HandleState {
+    serving: bool,
+    quarantined: bool,
+    observer: Option<Observer>,
+    idle_since: Option<Instant>,
+    start_took: Duration,
+    memory_bytes: u64,
+    cpu: Duration,
+    oom_kills: u64,
+}
+
+impl Handle {
+    pub(super) fn new(number: u64, slots: Arc<Slots>) -> Arc<Self> {
+        Arc::new(Self {
+            slots,
+            number,
+            order: watch::Sender::new(Order::Serve),
+            began: Instant::now(),
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, HandleState> {
+        // plain values, set one by one
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn id(&self) -> &Arc<str> {
+        self.slots.sandbox()
+    }
+
+    pub(super) fn launched(&self, observer: Observer) {
+        self.state().observer = Some(observer);
+    }
+
+    pub(super) fn observer(&self) -> Option<Observer> {
+        self.state().observer.clone()
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        if *self.order.borrow() != Order::Serve {
+            return Phase::Closing;
+        }
+        if self.state().serving { Phase::Serving } else { Phase::Starting }
+    }
+
+    /// Notes what it uses. Returns the CPU time since the last note and new kills for memory.
+    pub(super) fn note(&self, usage: crate::sandbox::Usage) -> (Duration, u64) {
+        let mut state = self.state();
+        state.memory_bytes = usage.memory_bytes;
+        let cpu = usage.cpu.saturating_sub(std::mem::replace(&mut state.cpu, usage.cpu));
+        let kills = usage.oom_kills.saturating_sub(std::mem::replace(&mut state.oom_kills, usage.oom_kills));
+        (cpu, kills)
+    }
+
+    /// Since when it has had nothing to do; `None` while it has, or before it serves.
+    pub(super) fn idle_since(&self, now: Instant) -> Option<Instant> {
+        let busy = self.slots.in_flight() > 0;
+        let mut state = self.state();
+        if busy || !state.serving {
+            state.idle_since = None;
+        } else {
+            state.idle_since.get_or_insert(now);
+        }
+        state.idle_since
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.state().memory_bytes
+    }
+
+    pub(super) fn start_took(&self) -> Duration {
+        self.state().start_took
+    }
+
+    /// Tells it to end once its invocations have.
+    pub(super) fn drain(&self) {
+        self.order.send_if_modified(|order| {
+            let changes = *order == Order::Serve;
+            if changes {
+                *order = Order::Drain;
+            }
+            changes
+        });
+    }
+
+    /// Its runtime is up.
+    pub(super) fn serves(&self) {
+        let mut state = self.state();
+        state.serving = true;
+        state.start_took = self.began.elapsed();
+    }
+
+    /// Marks it as one that is replaced. False if it was already.
+    pub(super) fn quarantine(&self) -> bool {
+        !std::mem::replace(&mut self.state().quarantined, true)
+    }
+}
