@@ -11,6 +11,7 @@ mod place;
 mod pool;
 mod run;
 mod running;
+mod spawn;
 mod sys;
 mod user;
 

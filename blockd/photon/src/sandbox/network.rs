@@ -43,12 +43,17 @@ impl Default for Bridge {
 /// `ip -batch` with these lines; in a namespace if one is given.
 fn ip(lines: &str, inside: Option<&NetworkNamespace>) -> Result<(), SandboxError> {
     let failed = |source| SandboxError::Io { action: "configure a network with", path: "ip".into(), source };
-    let mut command = Command::new("ip");
-    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    if let Some(namespace) = inside {
-        sys::enter(&mut command, namespace.descriptor.try_clone().map_err(failed)?);
+    let start = || {
+        let mut command = Command::new("ip");
+        command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        command.stderr(Stdio::piped()).spawn()
+    };
+    // it runs where the thread is that starts it
+    let mut child = match inside {
+        Some(namespace) => namespace.inside(start),
+        None => start(),
     }
-    let mut child = command.spawn().map_err(failed)?;
+    .map_err(failed)?;
     if let Some(mut input) = child.stdin.take() {
         input.write_all(lines.as_bytes()).map_err(failed)?;
     }

@@ -69,15 +69,20 @@ impl Place {
     ///
     /// # Errors
     /// [`SandboxError::Io`] if it cannot be mounted.
-    pub(super) fn mount_scratch(&self) -> Result<(), SandboxError> {
+    pub(super) fn make_scratch(&self) -> Result<(), SandboxError> {
         for name in ["root", "scratch"] {
             make_directory(&self.directory.join(name))?;
         }
-        // its own tmpfs: an overlay's upper directory must not lie on an overlay
         let scratch = self.directory.join("scratch");
-        mount("tmpfs", &scratch, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, Some(c"mode=700,size=1m"))
-            .map_err(io::Error::from)
-            .map_err(SandboxError::io("mount a tmpfs at", &scratch))?;
+        // An overlay's upper directory must not lie on an overlay, and is best in memory. The
+        // directory of most workers is (/run): a mount less for each sandbox, and all mounts are
+        // copied and listed several times in each start. The sandbox cannot write there.
+        if !is_memory(&scratch)? {
+            let flags = MountFlags::NODEV | MountFlags::NOSUID;
+            mount("tmpfs", &scratch, "tmpfs", flags, Some(c"mode=700,size=1m"))
+                .map_err(io::Error::from)
+                .map_err(SandboxError::io("mount a tmpfs at", &scratch))?;
+        }
         for name in ["upper", "work"] {
             make_directory(&scratch.join(name))?;
         }
@@ -122,14 +127,22 @@ impl Place {
     }
 }
 
-/// Removes a sandbox directory without crossing into anything still mounted below it.
+/// Whether a directory is on a file system in memory.
+fn is_memory(path: &Path) -> Result<bool, SandboxError> {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    let about = rustix::fs::statfs(path).map_err(io::Error::from);
+    Ok(about.map_err(SandboxError::io("look at the file system of", path))?.f_type == TMPFS_MAGIC)
+}
+
+/// Removes a sandbox directory without crossing into an image still mounted in it.
 fn remove_unmounted(directory: &Path) -> io::Result<()> {
-    for name in ["root", "scratch"] {
-        match fs::remove_dir(directory.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
+    let missing_is_fine = |result: io::Result<()>| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    missing_is_fine(fs::remove_dir(directory.join("root")))?;
+    // only the runtime's mount points were ever made here
+    missing_is_fine(fs::remove_dir_all(directory.join("scratch")))?;
     for name in ["config.json", "pid", "log"] {
         let _ = fs::remove_file(directory.join(name));
     }

@@ -17,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Where the Runtime API is, as a sandbox sees it.
@@ -48,7 +48,7 @@ impl Shell {
         let place = Place::make(run_dir)?;
         let groups = Cgroups::make(&place.id);
         let shell = Self { place, groups, namespace, listeners: Some(listeners), cleared: false };
-        shell.place.mount_scratch()?;
+        shell.place.make_scratch()?;
         Ok(shell)
     }
 
@@ -95,10 +95,18 @@ impl Default for PoolSettings {
     }
 }
 
+/// The pool is not filled while sandboxes start, which would take their processors from them:
+/// only when none was taken for this long...
+const QUIET: Duration = Duration::from_millis(100);
+/// ...or after waiting for that for this long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
 struct Ready {
     plain: VecDeque<Shell>,
     bridged: VecDeque<Shell>,
+    /// When the last one was taken, or asked for in vain.
+    taken: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -147,6 +155,19 @@ impl Shared {
         }
         (ready.bridged.len() < self.settings.bridged).then_some(true)
     }
+
+    /// Returns when starts leave room for other work, or after `patience`; with what is left of it.
+    async fn quiet(&self, patience: Duration) -> Duration {
+        let begun = Instant::now();
+        loop {
+            let taken = self.ready().taken;
+            let left = patience.saturating_sub(begun.elapsed());
+            match taken.and_then(|taken| QUIET.checked_sub(taken.elapsed())) {
+                Some(rest) if !left.is_zero() => tokio::time::sleep(rest.min(left)).await,
+                _ => return left,
+            }
+        }
+    }
 }
 
 /// Keeps the pool full from the first time that it is wanted: a worker without functions prepares
@@ -154,7 +175,9 @@ impl Shared {
 async fn fill(shared: Arc<Shared>) {
     loop {
         shared.wanted.notified().await;
+        let mut patience = PATIENCE;
         while let Some(bridged) = shared.missing() {
+            patience = shared.quiet(patience).await;
             let maker = Arc::clone(&shared);
             match tokio::task::spawn_blocking(move || maker.make(bridged)).await {
                 Ok(Ok(shell)) => {
@@ -204,6 +227,7 @@ impl Pool {
     pub async fn take(&self, bridged: bool) -> Result<Shell, SandboxError> {
         let found = {
             let mut ready = self.shared.ready();
+            ready.taken = Some(Instant::now());
             if bridged { ready.bridged.pop_front() } else { ready.plain.pop_front() }
         };
         if let Some(shell) = found {

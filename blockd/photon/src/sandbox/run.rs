@@ -6,6 +6,7 @@ use super::place::Place;
 use super::{Identity, SandboxError, sys};
 use crate::image_config::ImageConfig;
 use crate::rootfs::RootFs;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,13 +52,19 @@ pub struct Outcome {
     pub total: Duration,
 }
 
-pub(super) fn runtime_command(settings: &Settings) -> Command {
-    let mut command = Command::new(&settings.runtime);
-    command.arg("--root").arg(settings.run_dir.join("runtime"));
+/// What the runtime is told before any of its commands.
+pub(super) fn runtime_args(settings: &Settings) -> Vec<OsString> {
+    let mut args = vec!["--root".into(), settings.run_dir.join("runtime").into()];
     if settings.is_crun() {
         // its groups are made here (see cgroup.rs)
-        command.arg("--cgroup-manager=disabled");
+        args.push("--cgroup-manager=disabled".into());
     }
+    args
+}
+
+pub(super) fn runtime_command(settings: &Settings) -> Command {
+    let mut command = Command::new(&settings.runtime);
+    command.args(runtime_args(settings));
     sys::hide_hybrid(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
@@ -110,7 +117,7 @@ fn mounted(place: &Place, rootfs: &dyn RootFs) -> Result<PathBuf, SandboxError> 
     if rootfs.is_writable() {
         return Ok(rootfs.directory().to_path_buf());
     }
-    place.mount_scratch()?;
+    place.make_scratch()?;
     place.mount_root(rootfs.directory(), false)?;
     Ok(place.root.clone())
 }

@@ -16,7 +16,8 @@ use super::bundle::{self, Network, Request};
 use super::cgroup::Usage;
 use super::network::NetworkNamespace;
 use super::pool::Shell;
-use super::run::runtime_command;
+use super::run::{runtime_args, runtime_command};
+use super::spawn::{Spawned, ended};
 use super::{Identity, SandboxError, Settings, sys};
 use crate::image_config::ImageConfig;
 use crate::rootfs::RootFs;
@@ -24,15 +25,15 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal, waitid,
 };
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::process::{ChildStderr, ChildStdout};
+use tokio::net::unix::pipe;
 
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
@@ -44,9 +45,9 @@ pub const FUNCTION_USER: &str = "993:990";
 #[derive(Debug)]
 pub struct Output {
     /// Standard output.
-    pub stdout: ChildStdout,
+    pub stdout: pipe::Receiver,
     /// Standard error.
-    pub stderr: ChildStderr,
+    pub stderr: pipe::Receiver,
 }
 
 /// A sandbox whose process runs. See the module's invariants.
@@ -61,13 +62,13 @@ pub struct Running {
 const PID_FILE: &str = "pid";
 const LOG_FILE: &str = "log";
 
-/// Everything that blocks: the image's files are read, which may come from far away.
-fn prepare(
+/// Starts the runtime. Blocks: the image's files are read, which may come from far away.
+fn start(
     shell: &Shell,
     rootfs: &dyn RootFs,
     mut request: Request,
     settings: &Settings,
-) -> Result<tokio::process::Command, SandboxError> {
+) -> Result<Spawned, SandboxError> {
     let config = ImageConfig::parse(rootfs.config()).map_err(SandboxError::Config)?;
     let user = request.user.clone().unwrap_or_else(|| config.user.clone());
     let mut identity = Identity::find(rootfs.directory(), &user)?;
@@ -80,20 +81,14 @@ fn prepare(
     let spec = bundle::spec(&shell.place.id, &shell.place.root, true, &config, &request, &identity)?;
     let path = shell.place.directory.join("config.json");
     fs::write(&path, spec.to_string()).map_err(SandboxError::io("write", &path))?;
-    let mut command = runtime_command(settings);
     let directory = &shell.place.directory;
-    command.arg("--log").arg(directory.join(LOG_FILE)).args(["run", "--detach"]);
-    command
-        .arg("--pid-file")
-        .arg(directory.join(PID_FILE))
-        .arg("--bundle")
-        .arg(directory)
-        .arg(&shell.place.id);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // signals of the worker's terminal are for the worker
-    command.process_group(0).kill_on_drop(true);
-    sys::join(&mut command, shell.groups.doors()?);
-    Ok(command)
+    let (log, pid) = (directory.join(LOG_FILE), directory.join(PID_FILE));
+    let mut args = runtime_args(settings);
+    args.extend(["--log".into(), log.into(), "run".into(), "--detach".into()]);
+    args.extend(["--pid-file".into(), pid.into(), "--bundle".into(), directory.into()]);
+    args.push(shell.id().into());
+    let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
+    Spawned::start(settings, &args, shell.groups.doors()?)
 }
 
 impl Running {
@@ -109,23 +104,18 @@ impl Running {
         settings: &Settings,
     ) -> Result<(Self, Output), SandboxError> {
         let owned = settings.clone();
-        let prepared = tokio::task::spawn_blocking(move || {
-            let command = prepare(&shell, rootfs.as_ref(), request, &owned)?;
-            Ok((shell, command))
+        let started = tokio::task::spawn_blocking(move || {
+            let runtime = start(&shell, rootfs.as_ref(), request, &owned)?;
+            Ok((shell, runtime))
         });
-        let prepared = prepared.await.map_err(io::Error::other);
-        let (shell, mut command) = prepared.map_err(SandboxError::io("prepare", &settings.run_dir))??;
-        let mut child = command.spawn().map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => SandboxError::NoRuntime { runtime: settings.runtime.clone() },
-            _ => SandboxError::Io { action: "run", path: settings.runtime.clone().into(), source },
-        })?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
+        let started = started.await.map_err(io::Error::other);
+        let (shell, mut runtime) = started.map_err(SandboxError::io("prepare", &settings.run_dir))??;
+        let status = runtime.wait().await.map_err(SandboxError::io("wait for", &settings.runtime))?;
+        let Some((stdout, stderr)) = runtime.output.take() else {
             return Err(SandboxError::Request("the runtime was started without pipes".into()));
         };
-        let status = child.wait().await.map_err(SandboxError::io("wait for", &settings.runtime))?;
         let directory = &shell.place.directory;
-        if !status.success() {
+        if status != Some(0) {
             let said = fs::read_to_string(directory.join(LOG_FILE)).unwrap_or_default();
             let said = said.trim().replace('\n', "; ");
             return Err(SandboxError::Refused { runtime: settings.runtime.clone(), said });
@@ -152,24 +142,14 @@ impl Running {
 
     /// Waits for the end of the sandbox's first process and says how it ended. Cancel-safe.
     pub async fn wait(&self) -> String {
-        loop {
-            // readable once the process has ended, and now and then before
-            let Ok(mut ready) = self.first.readable().await else {
-                return "its end could not be seen".into();
-            };
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-            match waitid(WaitId::PidFd(self.first.get_ref().as_fd()), options) {
-                Ok(Some(status)) => {
-                    return match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => format!("exit status: {code}"),
-                        (_, signal) => format!("signal: {}", signal.unwrap_or(0)),
-                    };
-                }
-                Ok(None) | Err(Errno::AGAIN) => ready.clear_ready(),
-                // it ended before the runtime left it to us
-                Err(Errno::CHILD) => return "at once".into(),
-                Err(error) => return format!("how is not known: {error}"),
-            }
+        match ended(&self.first, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).await {
+            Ok(status) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => format!("exit status: {code}"),
+                (_, signal) => format!("signal: {}", signal.unwrap_or(0)),
+            },
+            // it ended before the runtime left it to us
+            Err(error) if error.raw_os_error() == Some(Errno::CHILD.raw_os_error()) => "at once".into(),
+            Err(error) => format!("how is not known: {error}"),
         }
     }
 
