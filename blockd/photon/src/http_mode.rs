@@ -7,6 +7,7 @@
 //! Invariant: as many requests are under way as there are invocations in flight; answers are
 //! bounded.
 
+use crate::invocation::error_json;
 use crate::runtime_api::{Answer, Slots, Task};
 use crate::sandbox::Running;
 use bytes::Bytes;
@@ -14,7 +15,6 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use serde_json::json;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,5 +151,5 @@ impl Target {
 }
 
 fn failure(kind: &str, message: &str) -> Answer {
-    Answer::Error { payload: json!({"errorType": kind, "errorMessage": message}).to_string().into() }
+    Answer::Error { payload: error_json(kind, message) }
 }

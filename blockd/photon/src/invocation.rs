@@ -118,6 +118,12 @@ pub enum InvokeError {
     ShuttingDown,
 }
 
+/// An error as the Runtime API has it: JSON with `errorType` and `errorMessage`.
+#[must_use]
+pub fn error_json(kind: &str, message: &str) -> Bytes {
+    serde_json::json!({"errorType": kind, "errorMessage": message}).to_string().into()
+}
+
 /// How many sandboxes a function has and what they do.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct FunctionStats {

@@ -1,5 +1,6 @@
-//! Sandboxes: one image's command in isolation, on a root file system that somebody else
-//! provides. Knows OCI runtimes and the kernel's limits; knows nothing of chunks.
+//! Sandboxes and photons: an image's command in isolation, on a root file system that somebody
+//! else provides, and many invocations of a function in one of them. Knows OCI runtimes, the
+//! kernel's limits and the Lambda Runtime API; knows nothing of chunks, or of who may invoke what.
 
 pub mod dispatch;
 pub mod function;

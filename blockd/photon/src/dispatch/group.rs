@@ -6,11 +6,12 @@
 //! process.
 
 use super::handle::{Handle, Order};
+use super::room::{self, Wanted};
 use super::{Counters, Entry, Shared, count, life};
 use crate::function::{Function, Runtime};
 use crate::invocation::{FunctionStats, InvokeError, RequestId, SandboxStats};
 use crate::launch::memory_limit;
-use crate::policy::admission::{Decision, Phase, SandboxView, View, decide};
+use crate::policy::admission::{Decision, Phase, Refusal, SandboxView, View, blocked_by, decide};
 use crate::policy::concurrency::{Budget, Estimator, InvocationSample, Settings};
 use crate::runtime_api::{Answer, Progress, Task};
 use bytes::Bytes;
@@ -23,6 +24,11 @@ use std::time::{Duration, Instant};
 const FAILURES_IN_A_ROW: u32 = 3;
 /// Longest time that failed starts keep further ones away.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// Most bytes of what a failed start said that are told to others.
+const MOST_REASON_BYTES: usize = 1024;
+/// A sandbox with room whose runtime has not asked for an invocation, or been given or answered
+/// one, for this long has no slot on its way.
+const SLOT_PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 struct State {
@@ -32,6 +38,8 @@ struct State {
     failures: u32,
     not_before: Option<Instant>,
     last_failure: String,
+    /// Most invocations at once in a sandbox, as last decided.
+    limit: usize,
     retired: bool,
 }
 
@@ -42,6 +50,8 @@ pub(crate) struct Group {
     entry: Arc<Entry>,
     function: Arc<Function>,
     cpu_per_invocation_us: AtomicU64,
+    /// Invocations that a sandbox had, now ended.
+    pub(super) ended: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -50,6 +60,19 @@ pub(crate) struct Group {
 struct Todo {
     start: Vec<life::Planned>,
     refused: Vec<(Task, InvokeError)>,
+    /// What the host must give before anything else can be done.
+    short_of: Option<Wanted>,
+}
+
+/// Room on the host for sandboxes beyond its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// Nobody has asked for it.
+    NotAsked,
+    /// Idle sandboxes are going.
+    Coming,
+    /// There is none.
+    None,
 }
 
 impl Group {
@@ -63,6 +86,7 @@ impl Group {
             failures: 0,
             not_before: None,
             last_failure: String::new(),
+            limit: most,
             retired: false,
         };
         let entry = Arc::clone(entry);
@@ -71,6 +95,7 @@ impl Group {
             entry,
             function,
             cpu_per_invocation_us: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             state: Mutex::new(state),
         })
     }
@@ -98,6 +123,20 @@ impl Group {
         state.waiting.is_empty() && state.sandboxes.is_empty()
     }
 
+    /// Whether its sandboxes take nothing more.
+    pub(super) fn is_retired(&self) -> bool {
+        self.state().retired
+    }
+
+    /// Whether it is the revision that callers get now.
+    pub(super) fn is_current(&self) -> bool {
+        self.entry.current().as_ref().is_none_or(|current| *current == self.function.revision)
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.state().waiting.is_empty()
+    }
+
     pub(super) fn sandboxes(&self) -> Vec<Arc<Handle>> {
         self.state().sandboxes.clone()
     }
@@ -106,10 +145,17 @@ impl Group {
         self.state().sandboxes.iter().find(|handle| &**handle.id() == sandbox).cloned()
     }
 
-    /// Takes an invocation in.
-    pub(super) fn submit(self: &Arc<Self>, task: Task) {
-        self.state().waiting.push_back(task);
+    /// Takes an invocation in. False if it is retired and takes none.
+    pub(super) fn submit(self: &Arc<Self>, task: Task) -> bool {
+        {
+            let mut state = self.state();
+            if state.retired {
+                return false;
+            }
+            state.waiting.push_back(task);
+        }
         self.pump();
+        true
     }
 
     /// Takes back an invocation that still waits. False if it does not.
@@ -123,42 +169,44 @@ impl Group {
     /// Brings invocations and slots together and starts what is missing.
     pub(super) fn pump(self: &Arc<Self>) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let todo = self.decide(&shared);
-        for (task, error) in todo.refused {
-            let _ = task.progress.send(Progress::Refused(error));
-        }
-        for planned in todo.start {
-            life::start(planned, self);
+        let mut room = Room::NotAsked;
+        loop {
+            let todo = self.decide(&shared, room);
+            for (task, error) in todo.refused {
+                let _ = task.progress.send(Progress::Refused(error));
+            }
+            for planned in todo.start {
+                life::start(planned, self);
+            }
+            let Some(wanted) = todo.short_of else { return };
+            room = if room::make(&shared, wanted) { Room::Coming } else { Room::None };
         }
     }
 
-    fn decide(self: &Arc<Self>, shared: &Arc<Shared>) -> Todo {
+    fn decide(self: &Arc<Self>, shared: &Arc<Shared>, room: Room) -> Todo {
         let mut todo = Todo::default();
         let mut state = self.state();
         let limit = self.limit_of(&mut state, shared);
         hand_over(&mut state, limit);
         while !state.waiting.is_empty() {
             let views: Vec<SandboxView> = state.sandboxes.iter().map(|handle| view(handle, limit)).collect();
-            let estimate = state.estimator.estimate();
-            let sandbox_bytes = estimate.base_bytes.saturating_add(estimate.increment_bytes).max(1);
-            let used = shared.memory_used.load(Ordering::Relaxed);
-            let starting = shared.starts.load(Ordering::Relaxed);
-            let promised = sandbox_bytes.saturating_mul(u64::try_from(starting).unwrap_or(u64::MAX));
-            let decision = decide(&View {
-                waiting: state.waiting.len(),
-                sandboxes: &views,
-                limit,
-                starts_under_way: starting,
-                most_starts: shared.settings.most_starts,
-                sandboxes_on_host: shared.sandboxes.load(Ordering::Relaxed),
-                most_sandboxes: shared.settings.most_sandboxes,
-                memory_bytes: shared.settings.memory_bytes.saturating_sub(used).saturating_sub(promised),
-                sandbox_bytes,
-                reserved: self.function.reserved_concurrency,
-                most_waiting: shared.settings.most_waiting,
-            });
-            match decision {
-                Decision::Start(more) if state.backoff().is_none() && !state.retired => {
+            let host = host_view(&state, shared, &views, limit);
+            if let Some(refusal) = blocked_by(&host) {
+                if room == Room::NotAsked {
+                    let sandboxes = host.waiting.div_ceil(limit.max(1));
+                    let bytes = match refusal {
+                        Refusal::Memory { needed, available } => needed.saturating_sub(available),
+                        _ => 0,
+                    };
+                    todo.short_of = Some(Wanted { sandboxes, bytes });
+                    break;
+                }
+                if room == Room::Coming && host.waiting <= host.most_waiting {
+                    break;
+                }
+            }
+            match decide(&host) {
+                Decision::Start(more) if state.not_before.is_none_or(|at| at <= Instant::now()) => {
                     // known to the group at once, or a decision of another thread starts them again
                     for _ in 0..more.get() {
                         let planned = life::plan(shared, self);
@@ -168,8 +216,7 @@ impl Group {
                 }
                 Decision::Start(_) => {
                     let Some(task) = state.waiting.pop_back() else { break };
-                    let reason =
-                        state.backoff().unwrap_or_else(|| "the function was changed; ask again".into());
+                    let reason = state.backoff().unwrap_or_else(|| "ask again".into());
                     todo.refused.push((task, InvokeError::Throttled { reason }));
                 }
                 Decision::Refuse(refusal) => {
@@ -185,11 +232,12 @@ impl Group {
     /// Most invocations at once in a sandbox now.
     fn limit_of(&self, state: &mut State, shared: &Shared) -> usize {
         let most = self.function.max_concurrency;
-        state.estimator.limit(&Budget {
+        state.limit = state.estimator.limit(&Budget {
             declared: self.function.concurrency_declared.then_some(most),
             memory_bytes: Some(memory_limit(&self.function, &shared.settings.launch)),
             cpu_millis: self.function.cpu_millis,
-        })
+        });
+        state.limit
     }
 
     /// Its runtime is up.
@@ -209,6 +257,8 @@ impl Group {
             state.sandboxes.retain(|other| !Arc::ptr_eq(other, handle));
             state.failures += 1;
             state.last_failure = failure.to_string();
+            let end = state.last_failure.floor_char_boundary(MOST_REASON_BYTES);
+            state.last_failure.truncate(end);
             if state.failures >= FAILURES_IN_A_ROW {
                 let backoff = Duration::from_millis(100) * 2_u32.saturating_pow(state.failures.min(16));
                 state.not_before = Some(Instant::now() + backoff.min(LONGEST_BACKOFF));
@@ -288,17 +338,15 @@ impl Group {
         handle.drain();
     }
 
-    /// Ends all sandboxes once their invocations have; those that wait still get one.
-    pub(super) fn retire(&self) {
+    /// Ends all sandboxes once their invocations have; those that wait are told `why`.
+    pub(super) fn retire(&self, why: impl Fn() -> InvokeError) {
         let mut state = self.state();
         state.retired = true;
-        // those that wait are served by what is there; without anything they are told to ask again
         for handle in &state.sandboxes {
             handle.drain();
         }
         for task in state.waiting.drain(..) {
-            let reason = "the function was changed or deleted; ask again".into();
-            let _ = task.progress.send(Progress::Refused(InvokeError::Throttled { reason }));
+            let _ = task.progress.send(Progress::Refused(why()));
         }
     }
 
@@ -321,10 +369,21 @@ impl Group {
         matches!(self.function.runtime, Runtime::Python { .. })
     }
 
+    /// Adds its figures. Reads some small files for each sandbox.
     pub(super) fn add_to(&self, stats: &mut FunctionStats) {
-        let mut state = self.state();
-        let limit = self.shared.upgrade().map_or(0, |shared| self.limit_of(&mut state, &shared));
-        for handle in &state.sandboxes {
+        let sandboxes = {
+            let state = self.state();
+            stats.waiting += state.waiting.len();
+            if !state.retired {
+                let estimate = state.estimator.estimate();
+                stats.concurrency_limit = state.limit;
+                stats.base_bytes = estimate.base_bytes;
+                stats.increment_bytes = estimate.increment_bytes;
+                stats.cpu_us = self.cpu_per_invocation_us.load(Ordering::Relaxed);
+            }
+            state.sandboxes.clone()
+        };
+        for handle in sandboxes {
             match handle.phase() {
                 Phase::Starting => stats.starting += 1,
                 Phase::Serving => stats.sandboxes += 1,
@@ -332,27 +391,15 @@ impl Group {
             }
             let in_flight = handle.slots.in_flight();
             stats.in_flight += in_flight;
+            let processes = handle.observer().map(|observer| observer.processes()).unwrap_or_default();
             stats.each.push(SandboxStats {
                 id: handle.id().to_string(),
                 state: format!("{:?}", handle.phase()).to_lowercase(),
                 in_flight,
                 memory_bytes: handle.memory_bytes(),
                 start_ms: u64::try_from(handle.start_took().as_millis()).unwrap_or(u64::MAX),
-                pids: handle
-                    .observer()
-                    .map(|observer| {
-                        observer.processes().iter().map(|pid| pid.as_raw_nonzero().get()).collect()
-                    })
-                    .unwrap_or_default(),
+                pids: processes.iter().map(|pid| pid.as_raw_nonzero().get()).collect(),
             });
-        }
-        stats.waiting += state.waiting.len();
-        if !state.retired {
-            let estimate = state.estimator.estimate();
-            stats.concurrency_limit = limit;
-            stats.base_bytes = estimate.base_bytes;
-            stats.increment_bytes = estimate.increment_bytes;
-            stats.cpu_us = self.cpu_per_invocation_us.load(Ordering::Relaxed);
         }
     }
 }
@@ -394,14 +441,37 @@ fn hand_over(state: &mut State, limit: usize) {
 }
 
 /// A sandbox with room where no call waits this moment is about to have one: its slots are on
-/// their way, as those of a sandbox that starts.
+/// their way, as those of a sandbox that starts. Unless it has been silent for too long.
 fn view(handle: &Handle, limit: usize) -> SandboxView {
     let in_flight = handle.slots.in_flight();
-    let phase = match handle.phase() {
-        Phase::Serving if in_flight < limit => Phase::Starting,
-        phase => phase,
+    let (phase, limit) = match handle.phase() {
+        Phase::Serving if in_flight >= limit => (Phase::Serving, limit),
+        Phase::Serving if handle.slots.listens(SLOT_PATIENCE) => (Phase::Starting, limit),
+        Phase::Serving => (Phase::Serving, in_flight),
+        phase => (phase, limit),
     };
     SandboxView { phase, in_flight, limit }
+}
+
+/// What a decision depends on.
+fn host_view<'a>(state: &State, shared: &Shared, sandboxes: &'a [SandboxView], limit: usize) -> View<'a> {
+    let estimate = state.estimator.estimate();
+    let sandbox_bytes = estimate.base_bytes.saturating_add(estimate.increment_bytes).max(1);
+    let used = shared.memory_used.load(Ordering::Relaxed);
+    let starting = shared.starts.load(Ordering::Relaxed);
+    let promised = sandbox_bytes.saturating_mul(u64::try_from(starting).unwrap_or(u64::MAX));
+    View {
+        waiting: state.waiting.len(),
+        sandboxes,
+        limit,
+        starts_under_way: starting,
+        most_starts: shared.settings.most_starts,
+        sandboxes_on_host: shared.sandboxes.load(Ordering::Relaxed),
+        most_sandboxes: shared.settings.most_sandboxes,
+        memory_bytes: shared.settings.memory_bytes.saturating_sub(used).saturating_sub(promised),
+        sandbox_bytes,
+        most_waiting: shared.settings.most_waiting,
+    }
 }
 
 impl std::fmt::Display for life::Failure {

@@ -36,6 +36,8 @@ struct HandleState {
     quarantined: bool,
     observer: Option<Observer>,
     idle_since: Option<Instant>,
+    /// Invocations that it had been handed at the last look.
+    handed: u64,
     start_took: Duration,
     memory_bytes: u64,
     cpu: Duration,
@@ -88,14 +90,21 @@ impl Handle {
 
     /// Since when it has had nothing to do; `None` while it has, or before it serves.
     pub(super) fn idle_since(&self, now: Instant) -> Option<Instant> {
-        let busy = self.slots.in_flight() > 0;
+        let (busy, handed) = (self.slots.in_flight() > 0, self.slots.handed());
         let mut state = self.state();
-        if busy || !state.serving {
-            state.idle_since = None;
-        } else {
-            state.idle_since.get_or_insert(now);
-        }
+        // short invocations are over before anybody looks
+        let was_used = std::mem::replace(&mut state.handed, handed) != handed;
+        state.idle_since = match state.idle_since {
+            _ if busy || !state.serving => None,
+            Some(since) if !was_used => Some(since),
+            _ => Some(now),
+        };
         state.idle_since
+    }
+
+    /// Whether it serves and has nothing to do, but asks for nothing either.
+    pub(super) fn is_deaf(&self, patience: Duration) -> bool {
+        self.phase() == Phase::Serving && self.slots.in_flight() == 0 && !self.slots.listens(patience)
     }
 
     pub(super) fn memory_bytes(&self) -> u64 {

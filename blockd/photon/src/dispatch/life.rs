@@ -14,6 +14,7 @@ use super::{Shared, count};
 use crate::function::{FunctionNetwork, Runtime};
 use crate::http_mode;
 use crate::image_config::ImageConfig;
+use crate::invocation::error_json;
 use crate::launch;
 use crate::logs::read_lines;
 use crate::rootfs::RootFs;
@@ -21,13 +22,12 @@ use crate::runtime_api::store::{SharedStore, StoreLimits, router};
 use crate::runtime_api::{Api, ApiSettings, Initialisation, OnFree, Slots};
 use crate::sandbox::{Output, Running, SandboxError, Shell};
 use bytes::Bytes;
-use serde_json::json;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// How long a runtime may take to end after SIGTERM.
@@ -47,7 +47,7 @@ pub(super) enum Failure {
 }
 
 fn init_failure(kind: &str, message: &str) -> Failure {
-    Failure::Init(json!({"errorType": kind, "errorMessage": message}).to_string().into())
+    Failure::Init(error_json(kind, message))
 }
 
 /// Counts a sandbox, and its start until [`Counted::started`].
@@ -60,6 +60,7 @@ impl Counted {
     fn started(&mut self) {
         if std::mem::replace(&mut self.starting, false) {
             self.shared.starts.fetch_sub(1, Ordering::AcqRel);
+            self.shared.freed.notify_one();
         }
     }
 }
@@ -68,6 +69,7 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.started();
         self.shared.sandboxes.fetch_sub(1, Ordering::AcqRel);
+        self.shared.freed.notify_one();
     }
 }
 
@@ -282,18 +284,17 @@ async fn initialised(
 /// Waits until the sandbox ends or is to end. Returns why, for invocations that are in flight.
 async fn until_end(running: &Running, handle: &Handle) -> String {
     let mut order = handle.order.subscribe();
-    let (done, mut pause) = mpsc::channel::<()>(1);
     loop {
         let now = *order.borrow_and_update();
-        if now == Order::End || (now == Order::Drain && handle.slots.in_flight() == 0) {
-            drop(done);
+        // from here on nothing can be handed over any more
+        if now == Order::End || (now == Order::Drain && handle.slots.end_if_idle()) {
             return "the sandbox was ended".into();
         }
         tokio::select! {
             how = running.wait() => return format!("Runtime exited: {how}"),
             _ = order.changed() => {}
             // drained sandboxes are looked at until they are empty
-            _ = tokio::time::timeout(Duration::from_millis(20), pause.recv()), if now == Order::Drain => {}
+            () = tokio::time::sleep(Duration::from_millis(20)), if now == Order::Drain => {}
         }
     }
 }

@@ -11,10 +11,13 @@
 mod group;
 mod handle;
 mod life;
+mod room;
 mod watch;
 
 use crate::function::{Function, FunctionKey};
-use crate::invocation::{FunctionStats, Invocation, InvokeError, Invoker, LogLine, Reply, RequestId};
+use crate::invocation::{
+    FunctionStats, Invocation, InvokeError, Invoker, LogLine, Reply, RequestId, error_json,
+};
 use crate::launch::LaunchSettings;
 use crate::logs::{FunctionLog, InvocationLog};
 use crate::policy::keepalive::{FixedKeepAlive, KeepAlive};
@@ -25,12 +28,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use group::Group;
 use rustix::process::{getpid, set_child_subreaper};
-use serde_json::json;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 /// How a worker runs functions. All limits are the worker's, over all functions.
@@ -81,6 +83,8 @@ pub(crate) struct Shared {
     saturated: AtomicBool,
     /// The profile of system calls as the runtime compiled it for the first sandbox.
     seccomp_bpf: OnceLock<String>,
+    /// Told whenever a start or a sandbox has ended: somebody may wait for its place.
+    freed: Arc<Notify>,
     closing: AtomicBool,
 }
 
@@ -96,6 +100,8 @@ pub(crate) struct Entry {
     log: Arc<FunctionLog>,
     counters: Counters,
     groups: Mutex<Vec<Arc<Group>>>,
+    /// The revision that callers get now, once an older one was retired.
+    current: Mutex<Option<String>>,
 }
 
 /// See [`FunctionStats`].
@@ -118,6 +124,11 @@ impl Entry {
     fn groups(&self) -> MutexGuard<'_, Vec<Arc<Group>>> {
         // groups go in and out whole
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<String>> {
+        // one value, set whole
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,15 +164,14 @@ impl Shared {
         }
     }
 
-    /// The group of this revision; older revisions are drained when a new one comes.
+    /// The group of this revision. Only [`Invoker::retire`] knows which revisions are old: an
+    /// invocation of one may still come, and is served.
     fn group(self: &Arc<Self>, function: &Arc<Function>) -> Arc<Group> {
         let entry = self.entry(&function.key);
         let mut groups = entry.groups();
-        if let Some(group) = groups.iter().find(|group| group.function().revision == function.revision) {
+        let same = |group: &&Arc<Group>| group.function().revision == function.revision;
+        if let Some(group) = groups.iter().filter(same).find(|group| !group.is_retired()) {
             return Arc::clone(group);
-        }
-        for older in groups.iter() {
-            older.retire();
         }
         let group = Group::new(Arc::downgrade(self), &entry, Arc::clone(function));
         groups.retain(|group| !group.is_empty());
@@ -193,9 +203,11 @@ impl Dispatcher {
             memory_used: AtomicU64::new(0),
             saturated: AtomicBool::new(false),
             seccomp_bpf: OnceLock::new(),
+            freed: Arc::default(),
             closing: AtomicBool::new(false),
         });
         tokio::spawn(watch::watch(Arc::downgrade(&shared)));
+        tokio::spawn(watch::look_again(Arc::downgrade(&shared), Arc::clone(&shared.freed)));
         Self { shared }
     }
 
@@ -205,7 +217,7 @@ impl Dispatcher {
         self.shared.closing.store(true, Ordering::Release);
         for entry in self.shared.all() {
             for group in entry.groups().iter() {
-                group.retire();
+                group.retire(|| InvokeError::ShuttingDown);
             }
         }
         let deadline = Instant::now() + patience;
@@ -242,14 +254,20 @@ impl Invoker for Dispatcher {
         }
         // a task of its own: the invocation goes on when its caller goes away
         let running = tokio::spawn(follow(Arc::clone(&self.shared), function, invocation));
-        running.await.unwrap_or(Err(InvokeError::ShuttingDown))
+        running.await.unwrap_or_else(|ended| {
+            if ended.is_panic() {
+                tracing::error!(%ended, "following an invocation failed");
+            }
+            Err(InvokeError::ShuttingDown)
+        })
     }
 
     async fn retire(&self, function: &FunctionKey, keep: Option<&str>) {
         let Some(entry) = self.shared.known(function) else { return };
+        *entry.current() = Some(keep.unwrap_or_default().into());
         let groups: Vec<Arc<Group>> = entry.groups().clone();
         for group in groups.iter().filter(|group| Some(group.function().revision.as_str()) != keep) {
-            group.retire();
+            group.retire(changed);
         }
         if keep.is_none() {
             self.shared.forget(function);
@@ -280,13 +298,17 @@ impl Invoker for Dispatcher {
     }
 }
 
+fn changed() -> InvokeError {
+    InvokeError::Throttled { reason: "the function was changed or deleted; ask again".into() }
+}
+
 /// An invocation from its arrival to its end.
 async fn follow(
     shared: Arc<Shared>,
     function: Arc<Function>,
     invocation: Invocation,
 ) -> Result<Reply, InvokeError> {
-    let group = shared.group(&function);
+    let mut group = shared.group(&function);
     count(&group.entry().counters.invocations);
     shared
         .keep_alive
@@ -304,7 +326,13 @@ async fn follow(
         progress,
     };
     let patience = Instant::now() + shared.settings.longest_wait;
-    group.submit(task.clone());
+    while !group.submit(task.clone()) {
+        if shared.closing.load(Ordering::Acquire) {
+            return Err(InvokeError::ShuttingDown);
+        }
+        // it was retired in this very moment
+        group = shared.group(&function);
+    }
     let mut flight = None;
     loop {
         let until = flight.as_ref().map_or(patience, |flight: &Flight| flight.begun + function.timeout);
@@ -329,11 +357,19 @@ async fn follow(
             }
             Some(Progress::Answered(Answer::Lost)) => {
                 flight = None;
-                group.submit(task.clone());
+                if !group.submit(task.clone()) {
+                    return Err(changed());
+                }
+            }
+            // whoever asked may ask another worker, and events wait for this one's next start
+            Some(Progress::Answered(Answer::Ended { .. })) if shared.closing.load(Ordering::Acquire) => {
+                return Err(InvokeError::ShuttingDown);
             }
             Some(Progress::Answered(answer)) => return Ok(answered(&group, &task, flight, answer)),
             Some(Progress::Refused(error)) => {
-                count(&group.entry().counters.throttled);
+                if matches!(error, InvokeError::Throttled { .. }) {
+                    count(&group.entry().counters.throttled);
+                }
                 return Err(error);
             }
             None => return Err(InvokeError::ShuttingDown),
@@ -349,10 +385,6 @@ struct Flight {
     in_flight: usize,
 }
 
-fn error_payload(kind: &str, message: &str) -> Bytes {
-    json!({"errorType": kind, "errorMessage": message}).to_string().into()
-}
-
 fn answered(group: &Arc<Group>, task: &Task, flight: Option<Flight>, answer: Answer) -> Reply {
     let duration = flight.as_ref().map_or(Duration::ZERO, |flight| flight.begun.elapsed());
     let (payload, content_type, function_error) = match answer {
@@ -361,11 +393,12 @@ fn answered(group: &Arc<Group>, task: &Task, flight: Option<Flight>, answer: Ans
         Answer::Ended { reason } => {
             let id = &task.invocation.request_id;
             let message = format!("RequestId: {id} Error: {reason}");
-            (error_payload("Runtime.ExitError", &message), None, Some("Unhandled".to_string()))
+            (error_json("Runtime.ExitError", &message), None, Some("Unhandled".to_string()))
         }
         // `follow` offers it again instead
         Answer::Lost => (Bytes::new(), None, None),
     };
+    count(&group.ended);
     if function_error.is_some() {
         count(&group.entry().counters.errors);
     } else if let Some(flight) = &flight {
@@ -392,11 +425,12 @@ fn over_deadline(group: &Arc<Group>, task: &Task, flight: Flight) -> Reply {
     let counters = &group.entry().counters;
     count(&counters.timeouts);
     count(&counters.errors);
+    count(&group.ended);
     let id = &task.invocation.request_id;
     stop(group, &flight.slots, id, "an invocation was over its deadline");
     let seconds = task.timeout.as_secs_f64();
     let message = format!("RequestId: {id} Error: Task timed out after {seconds:.2} seconds");
-    let payload = error_payload("Sandbox.Timedout", &message);
+    let payload = error_json("Sandbox.Timedout", &message);
     let (duration, first) = (flight.begun.elapsed(), flight.first);
     finish(group, task, Some(flight.slots), duration, first, payload, None, Some("Unhandled".into()))
 }
@@ -406,7 +440,7 @@ fn stop_for_memory(group: &Arc<Group>, slots: &Arc<Slots>, id: &RequestId, why: 
     let progress = slots.progress_of(id);
     stop(group, slots, id, why);
     if let Some(progress) = progress {
-        let payload = error_payload("Runtime.OutOfMemory", &format!("RequestId: {id} Error: {why}"));
+        let payload = error_json("Runtime.OutOfMemory", &format!("RequestId: {id} Error: {why}"));
         let _ = progress.send(Progress::Answered(Answer::Error { payload }));
     }
 }

@@ -4,9 +4,9 @@
 //! Invariant: a sandbox with an invocation in flight is never ended from here; at worst it is
 //! drained, or one photon in it is stopped.
 
+use super::Shared;
 use super::group::Group;
 use super::handle::Handle;
-use super::{Shared, count};
 use crate::invocation::RequestId;
 use crate::launch::memory_limit;
 use crate::policy::keepalive::{IdleSandbox, evict};
@@ -15,9 +15,15 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// A sandbox this close to its limit, in hundredths, is about to lose a process to the kernel.
 const NEARLY_FULL_PERCENT: u64 = 92;
+
+/// A sandbox without work that has not asked for any for this long is replaced.
+const DEAF_AFTER: Duration = Duration::from_secs(10);
+/// How often those that wait are looked at even if nothing was heard that would help them.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 type Watched = (Arc<Group>, Arc<Handle>);
 
@@ -51,6 +57,22 @@ pub(super) async fn watch(shared: Weak<Shared>) {
         shared.saturated.store(cpus.saturated(), Ordering::Relaxed);
         note(&shared, &all, &usages, &mut ended_before);
         end_idle(&shared, &all);
+        for (group, handle) in all.iter().filter(|(_, handle)| handle.is_deaf(DEAF_AFTER)) {
+            group.quarantine(handle.id(), "it asks for no invocations any more");
+        }
+    }
+}
+
+/// Brings invocations that wait together with what any function gave back: starts, sandboxes,
+/// memory. Runs until the dispatcher is gone.
+pub(super) async fn look_again(shared: Weak<Shared>, freed: Arc<Notify>) {
+    loop {
+        let _ = tokio::time::timeout(LOOK_AGAIN, freed.notified()).await;
+        let Some(shared) = shared.upgrade() else { return };
+        for entry in shared.all() {
+            let groups = entry.groups().clone();
+            groups.iter().filter(|group| group.has_waiting()).for_each(Group::pump);
+        }
     }
 }
 
@@ -98,7 +120,7 @@ fn note(shared: &Shared, all: &[Watched], usages: &[Option<Usage>], ended_before
     }
     ended_before.retain(|key, _| cpu.contains_key(key));
     for (key, (group, spent)) in cpu {
-        let ended = group.counters().invocations.load(Ordering::Relaxed);
+        let ended = group.ended.load(Ordering::Relaxed);
         let before = ended_before.insert(key, ended).unwrap_or(ended);
         if let Ok(more @ 1..) = u32::try_from(ended.saturating_sub(before)) {
             group.set_cpu_per_invocation(spent / more);
@@ -128,7 +150,6 @@ fn relieve(group: &Arc<Group>, handle: &Arc<Handle>) {
             photons.into_iter().map(|(process, id)| (private(process), id)).max_by_key(|(bytes, _)| *bytes);
         if let Some((bytes, id)) = greediest {
             let why = format!("it had {} MiB of its own when its sandbox was nearly full", bytes >> 20);
-            count(&group.counters().errors);
             super::stop_for_memory(&group, &slots, &id, &why);
         }
     });
@@ -144,7 +165,8 @@ fn end_idle(shared: &Shared, all: &[Watched]) {
             let mut policy = shared.keep_alive.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             policy.idle(&group.function().key, since).keep
         };
-        if now.saturating_duration_since(since) >= keep {
+        // nobody will ask for a revision that was replaced
+        if now.saturating_duration_since(since) >= keep || !group.is_current() {
             handle.drain();
         } else {
             idle.push((handle, since));

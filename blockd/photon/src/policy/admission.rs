@@ -63,12 +63,10 @@ pub struct View<'a> {
     /// Most sandboxes on the host.
     pub most_sandboxes: usize,
     /// Memory that may still be promised to sandboxes, in bytes: what is free on the host, less
-    /// what starting sandboxes were promised, plus what evicting idle sandboxes would free.
+    /// what starting sandboxes were promised.
     pub memory_bytes: u64,
     /// What one more sandbox needs, in bytes: base and one increment, as estimated.
     pub sandbox_bytes: u64,
-    /// Most invocations at once in all sandboxes, where the owner limits them.
-    pub reserved: Option<usize>,
     /// Most invocations that wait without a slot on its way to them.
     pub most_waiting: usize,
 }
@@ -76,14 +74,6 @@ pub struct View<'a> {
 /// Why an invocation is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The owner's own limit.
-    #[error(
-        "all {reserved} invocations reserved for the function are running; try again later or raise its reserved concurrency"
-    )]
-    Reserved {
-        /// The limit.
-        reserved: usize,
-    },
     /// Too many wait already.
     #[error("{most_waiting} invocations of the function wait already; try again later")]
     Queue {
@@ -139,12 +129,6 @@ pub fn decide(view: &View<'_>) -> Decision {
     if view.waiting == 0 {
         return Decision::Wait;
     }
-    if let Some(reserved) = view.reserved {
-        let in_flight = view.sandboxes.iter().map(|s| s.in_flight).fold(0, usize::saturating_add);
-        if in_flight.saturating_add(view.waiting) > reserved {
-            return Decision::Refuse(Refusal::Reserved { reserved });
-        }
-    }
     if let Some(sandbox) = fullest_with_room(view.sandboxes) {
         return Decision::Join { sandbox };
     }
@@ -170,6 +154,18 @@ pub fn decide(view: &View<'_>) -> Decision {
         return Decision::Refuse(Refusal::Queue { most_waiting: view.most_waiting });
     }
     Decision::Wait
+}
+
+/// Which limit of the host keeps a sandbox that is missing from starting, if idle sandboxes of
+/// other functions could make room for it.
+#[must_use]
+pub fn blocked_by(view: &View<'_>) -> Option<Refusal> {
+    let coming = slots(view.sandboxes, Phase::Starting) + slots(view.sandboxes, Phase::Serving);
+    match startable(view) {
+        _ if view.waiting <= coming => None,
+        Err(refusal @ (Refusal::Sandboxes { .. } | Refusal::Memory { .. })) => Some(refusal),
+        _ => None,
+    }
 }
 
 /// The serving sandbox with room that has most in it; the first of several.

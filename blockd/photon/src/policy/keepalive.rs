@@ -5,8 +5,8 @@
 //!   ahead of the next invocation. Now a fixed time; the hybrid histogram of "Serverless in the
 //!   Wild" (ATC'20, section 4) fits the same [`Windows`]: unload at once, load again at 0.9 of
 //!   the head of the idle-time distribution, keep until 1.1 of its tail.
-//! - [`evict`] and [`IdleBudget::evict`] say which idle sandboxes go before their time, so that
-//!   idle memory never keeps anybody from starting.
+//! - [`evict`] and [`make_room`] say which idle sandboxes go before their time, so that neither
+//!   their memory nor their number keeps anybody from starting.
 //!
 //! The order of eviction is that of Greedy-Dual keep-alive (Fuerst and Sharma, "FaasCache",
 //! ASPLOS'21, after Cao and Irani's GreedyDual-Size, USITS'97), with measured idle time in the
@@ -42,15 +42,15 @@ pub struct Prewarm {
 /// How long idle sandboxes are kept: one value for all functions of a worker.
 ///
 /// The dispatcher calls [`invoked`](Self::invoked) for each invocation it takes in, and
-/// [`idle`](Self::idle) when the last invocation of a function has ended; the windows hold
-/// until either is called again for the function. Both take constant time (at most 1 ms by the
-/// promise of the paper), for they are in the path of an invocation.
+/// [`idle`](Self::idle) for each idle sandbox whenever it looks at them all, some times a second.
+/// Both take constant time (at most 1 ms by the promise of the paper): the first is in the path
+/// of an invocation.
 pub trait KeepAlive: Send + std::fmt::Debug {
     /// Notes an invocation.
     fn invoked(&mut self, function: &FunctionKey, now: Instant);
 
-    /// Notes that a function has become idle, and says for how long to keep it.
-    fn idle(&mut self, function: &FunctionKey, now: Instant) -> Windows;
+    /// For how long to keep a sandbox of the function that has been idle `since` then.
+    fn idle(&mut self, function: &FunctionKey, since: Instant) -> Windows;
 
     /// Forgets a function that was deleted.
     fn forget(&mut self, function: &FunctionKey);
@@ -81,7 +81,7 @@ impl Default for FixedKeepAlive {
 impl KeepAlive for FixedKeepAlive {
     fn invoked(&mut self, _function: &FunctionKey, _now: Instant) {}
 
-    fn idle(&mut self, _function: &FunctionKey, _now: Instant) -> Windows {
+    fn idle(&mut self, _function: &FunctionKey, _since: Instant) -> Windows {
         Windows { keep: self.keep, prewarm: None }
     }
 
@@ -140,30 +140,24 @@ pub fn evict(candidates: &[IdleSandbox], bytes_needed: u64, now: Instant) -> Vec
     going.iter().zip(kept).filter(|(_, kept)| !kept).map(|(index, _)| *index).collect()
 }
 
-/// What idle sandboxes may hold altogether.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdleBudget {
-    /// Most bytes of memory.
-    pub most_bytes: u64,
-    /// Most sandboxes: each also holds a mount, a network namespace and file descriptors.
-    pub most_sandboxes: usize,
-}
-
-impl IdleBudget {
-    /// Which idle sandboxes go, so that the others are within the budget; indices into
-    /// `candidates`, first to go first.
-    #[must_use]
-    pub fn evict(&self, candidates: &[IdleSandbox], now: Instant) -> Vec<usize> {
-        let held = candidates.iter().map(|c| c.memory_bytes).fold(0, u64::saturating_add);
-        let mut going = evict(candidates, held.saturating_sub(self.most_bytes), now);
-        let excess = (candidates.len() - going.len()).saturating_sub(self.most_sandboxes);
-        let mut gone = vec![false; candidates.len()];
-        for index in &going {
-            gone[*index] = true;
-        }
-        going.extend(order(candidates, now).into_iter().filter(|index| !gone[*index]).take(excess));
-        going
+/// Which idle sandboxes go, so that at least `bytes_needed` and `sandboxes_needed` become free;
+/// indices into `candidates`. All of them where even that is not enough. Each sandbox also holds
+/// a mount, a network namespace and file descriptors, so their number is bounded as well.
+#[must_use]
+pub fn make_room(
+    candidates: &[IdleSandbox],
+    bytes_needed: u64,
+    sandboxes_needed: usize,
+    now: Instant,
+) -> Vec<usize> {
+    let mut going = evict(candidates, bytes_needed, now);
+    let missing = sandboxes_needed.saturating_sub(going.len());
+    let mut gone = vec![false; candidates.len()];
+    for index in &going {
+        gone[*index] = true;
     }
+    going.extend(order(candidates, now).into_iter().filter(|index| !gone[*index]).take(missing));
+    going
 }
 
 /// Indices of the candidates, first to go first.

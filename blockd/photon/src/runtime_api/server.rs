@@ -2,10 +2,12 @@
 //!
 //! Whoever connects is inside the sandbox, and everything they send may be hostile.
 //!
-//! Invariants: connections, headers and bodies are bounded; a body is read only under an id
-//! that is in flight here; what one sandbox does costs no other sandbox anything.
+//! Invariants: connections, headers and bodies are bounded, each and all together; a body is read
+//! only under an id that is in flight here, or before the first invocation; what one sandbox
+//! does costs no other sandbox anything.
 
 use super::slots::{Answer, AnswerError, Slots, Task};
+use crate::invocation::error_json;
 use crate::logs::read_lines;
 use crate::sandbox::Observer;
 use axum::Router;
@@ -14,7 +16,8 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::{BodyExt, Limited};
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
@@ -22,13 +25,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Header by which a runtime says that a process of this id takes the invocation and that
 /// ending the process ends just that invocation.
 const PROCESS_HEADER: &str = "lantern-photon-pid";
-/// How long a header may take to come.
-const HEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a header may take to come, counted from the answer before it: a connection is silent
+/// for as long as its invocation runs, which is 15 minutes at most.
+const HEADER_PATIENCE: Duration = Duration::from_secs(1000);
+/// Bodies that are being read may hold so many times the largest answer, all together.
+const BODIES_AT_ONCE: usize = 16;
+/// Room for bodies is given out in portions of this many bytes.
+const PORTION_BYTES: usize = 64 << 10;
+/// How long a body waits for room that others hold.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+/// Largest report of a failed start: what its callers are told.
+const MOST_INIT_ERROR_BYTES: usize = 256 << 10;
 /// Most bytes that are read of a body beyond what is allowed, only to be thrown away.
 const MOST_DISCARDED_BYTES: usize = 64 << 20;
 /// How long that may take.
@@ -69,6 +81,8 @@ pub struct Api {
     settings: ApiSettings,
     initialised: watch::Sender<Initialisation>,
     observer: OnceLock<Observer>,
+    /// Room for bodies that are being read, in portions.
+    room: Arc<Semaphore>,
 }
 
 /// What is known of one connection.
@@ -81,7 +95,7 @@ struct Connection {
 type Shared = State<(Arc<Api>, Connection)>;
 
 fn failed(status: StatusCode, kind: &str, message: &str) -> Response {
-    (status, axum::Json(json!({"errorType": kind, "errorMessage": message}))).into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], error_json(kind, message)).into_response()
 }
 
 fn refused(error: AnswerError) -> Response {
@@ -156,22 +170,50 @@ async fn discard(mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_PATIENCE, rest).await;
 }
 
-/// The body and the error that its trailers report, if any.
-async fn body_of(request: Request<Body>, limit: usize) -> Result<(Bytes, Option<String>), Response> {
+/// A body, the error that its trailers report, if any, and the room it holds.
+struct Read {
+    payload: Bytes,
+    trailing_error: Option<String>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a body, which may come in pieces for as long as its invocation runs.
+async fn read(request: Request<Body>, limit: usize, room: &Arc<Semaphore>) -> Result<Read, Response> {
     let mut body = request.into_body();
-    let collected = match Limited::new(&mut body, limit).collect().await {
-        Ok(collected) => collected,
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            discard(body).await;
-            return Err(too_large(limit));
-        }
-        Err(_) => return Err(failed(StatusCode::BAD_REQUEST, "BadBody", "the body broke off")),
-    };
-    // a streamed response that fails half way says so behind it
-    let trailers = collected.trailers();
-    let kind = trailers.and_then(|trailers| trailers.get("lambda-runtime-function-error-type"));
-    let kind = kind.and_then(|value| value.to_str().ok()).map(String::from);
-    Ok((collected.to_bytes(), kind))
+    let (mut payload, mut portions, mut held) = (BytesMut::new(), 0, None);
+    let mut trailing_error = None;
+    while let Some(frame) = body.frame().await {
+        let frame = match frame.map(hyper::body::Frame::into_data) {
+            Ok(Ok(data)) if payload.len() + data.len() > limit => {
+                // what was read is not needed any more
+                drop((data, payload, held));
+                discard(body).await;
+                return Err(too_large(limit));
+            }
+            Ok(Ok(data)) => {
+                let needed = (payload.len() + data.len()).div_ceil(PORTION_BYTES);
+                let more = u32::try_from(needed - portions).unwrap_or(u32::MAX);
+                let more = tokio::time::timeout(ROOM_PATIENCE, Arc::clone(room).acquire_many_owned(more));
+                let Ok(Ok(more)) = more.await else {
+                    let message = "this sandbox sends too many large bodies at once; send fewer";
+                    return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "TooManyBodies", message));
+                };
+                portions = needed;
+                match &mut held {
+                    Some(held) => OwnedSemaphorePermit::merge(held, more),
+                    None => held = Some(more),
+                }
+                payload.extend_from_slice(&data);
+                continue;
+            }
+            Ok(Err(frame)) => frame,
+            Err(_) => return Err(failed(StatusCode::BAD_REQUEST, "BadBody", "the body broke off")),
+        };
+        // a streamed response that fails half way says so behind it
+        let kind = frame.trailers_ref().and_then(|all| all.get("lambda-runtime-function-error-type"));
+        trailing_error = kind.and_then(|value| value.to_str().ok()).map(String::from);
+    }
+    Ok(Read { payload: payload.freeze(), trailing_error, _room: held })
 }
 
 async fn response(State((api, _)): Shared, Path(id): Path<String>, request: Request<Body>) -> Response {
@@ -181,11 +223,11 @@ async fn response(State((api, _)): Shared, Path(id): Path<String>, request: Requ
     };
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok()).map(String::from);
-    let answer = match body_of(request, api.settings.most_response_bytes).await {
-        Ok((payload, None)) => Answer::Response { payload, content_type },
-        Ok((_, Some(kind))) => {
+    let answer = match read(request, api.settings.most_response_bytes, &api.room).await {
+        Ok(Read { payload, trailing_error: None, .. }) => Answer::Response { payload, content_type },
+        Ok(Read { trailing_error: Some(kind), .. }) => {
             let message = "the function failed while it streamed its response";
-            Answer::Error { payload: json!({"errorType": kind, "errorMessage": message}).to_string().into() }
+            Answer::Error { payload: error_json(&kind, message) }
         }
         Err(refusal) => {
             if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE {
@@ -193,8 +235,8 @@ async fn response(State((api, _)): Shared, Path(id): Path<String>, request: Requ
                     "Response payload size exceeded maximum allowed payload size ({} bytes).",
                     api.settings.most_response_bytes
                 );
-                let payload = json!({"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message});
-                api.finish(&id, Answer::Error { payload: payload.to_string().into() }).await.ok();
+                let payload = error_json("Function.ResponseSizeTooLarge", &message);
+                api.finish(&id, Answer::Error { payload }).await.ok();
             }
             return refusal;
         }
@@ -208,21 +250,41 @@ async fn error(State((api, _)): Shared, Path(id): Path<String>, request: Request
         Err(error) => return refused(error),
     };
     let kind = error_kind(request.headers());
-    let payload = match body_of(request, api.settings.most_response_bytes).await {
-        Ok((payload, _)) => error_payload(payload, kind),
-        Err(refusal) => return refusal,
+    let payload = match read(request, api.settings.most_response_bytes, &api.room).await {
+        Ok(read) => error_payload(read.payload, kind),
+        Err(refusal) => {
+            // it failed all the same, whatever it would have said of it
+            if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                let message = "the function failed, and what it said of it is larger than an answer may be";
+                let payload = error_json(kind.as_deref().unwrap_or("Unhandled"), message);
+                api.finish(&id, Answer::Error { payload }).await.ok();
+            }
+            return refusal;
+        }
     };
     api.finish(&id, Answer::Error { payload }).await.map_or_else(refused, |()| accepted())
 }
 
 async fn init_error(State((api, _)): Shared, request: Request<Body>) -> Response {
+    if *api.initialised.borrow() != Initialisation::Pending {
+        let message = "the start of this sandbox has ended; errors are reported for an invocation now";
+        return failed(StatusCode::FORBIDDEN, "InvalidStateTransition", message);
+    }
     let kind = error_kind(request.headers());
-    match body_of(request, api.settings.most_response_bytes).await {
-        Ok((payload, _)) => {
-            api.initialised.send_replace(Initialisation::Failed(error_payload(payload, kind)));
+    match read(request, MOST_INIT_ERROR_BYTES, &api.room).await {
+        Ok(read) => {
+            let failed = Initialisation::Failed(error_payload(read.payload, kind));
+            api.initialised.send_replace(failed);
             accepted()
         }
-        Err(refusal) => refusal,
+        Err(refusal) => {
+            if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                let message = "the runtime failed to start, and what it said of it is too large to be told";
+                let payload = error_json(kind.as_deref().unwrap_or("Runtime.InitError"), message);
+                api.initialised.send_replace(Initialisation::Failed(payload));
+            }
+            refusal
+        }
     }
 }
 
@@ -237,7 +299,7 @@ fn error_payload(payload: Bytes, kind: Option<String>) -> Bytes {
         return payload;
     }
     let kind = kind.unwrap_or_else(|| "Unhandled".into());
-    json!({"errorType": kind, "errorMessage": String::from_utf8_lossy(&payload)}).to_string().into()
+    error_json(&kind, &String::from_utf8_lossy(&payload))
 }
 
 async fn no_such_path() -> Response {
@@ -249,7 +311,9 @@ impl Api {
     #[must_use]
     pub fn new(sandbox: Arc<str>, slots: Arc<Slots>, settings: ApiSettings) -> Arc<Self> {
         let initialised = watch::Sender::new(Initialisation::Pending);
-        Arc::new(Self { sandbox, slots, settings, initialised, observer: OnceLock::new() })
+        let portions = BODIES_AT_ONCE * settings.most_response_bytes.div_ceil(PORTION_BYTES).max(1);
+        let room = Arc::new(Semaphore::new(portions.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { sandbox, slots, settings, initialised, observer: OnceLock::new(), room })
     }
 
     /// Tells how to look at the sandbox's processes. Once.

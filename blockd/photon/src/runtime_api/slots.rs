@@ -17,7 +17,7 @@ use crate::logs::InvocationLog;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
 /// Expired ids that are remembered to tell a late answer from a wrong one.
@@ -122,7 +122,10 @@ struct State {
     pollers: VecDeque<Poller>,
     flights: HashMap<RequestId, Flight>,
     expired: VecDeque<RequestId>,
-    used: bool,
+    /// Invocations that were handed over so far.
+    handed: u64,
+    /// When anything last came or went.
+    moved: Option<Instant>,
     ended: bool,
 }
 
@@ -197,6 +200,7 @@ impl Slots {
             }
             state.pollers.retain(|poller| !poller.deliver.is_closed());
             state.pollers.push_back(Poller { process, abort, deliver });
+            state.moved = Some(Instant::now());
         }
         (self.free.0)();
         delivered.await.ok()
@@ -219,7 +223,9 @@ impl Slots {
             let id = task.invocation.request_id.clone();
             let mut task = task;
             task.deadline_at = SystemTime::now() + task.timeout;
-            let first = !std::mem::replace(&mut state.used, true);
+            let first = state.handed == 0;
+            state.handed += 1;
+            state.moved = Some(Instant::now());
             let flight = Flight { task: task.clone(), process: poller.process, abort: poller.abort };
             let _ = task.progress.send(Progress::Delivered { slots: Arc::clone(self), first });
             state.flights.insert(id, flight);
@@ -236,6 +242,20 @@ impl Slots {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.state().pollers.iter().filter(|poller| !poller.deliver.is_closed()).count()
+    }
+
+    /// Invocations that were handed over so far.
+    #[must_use]
+    pub fn handed(&self) -> u64 {
+        self.state().handed
+    }
+
+    /// Whether a call of `next` waits, or may be on its way: something came or went within
+    /// `patience`.
+    #[must_use]
+    pub fn listens(&self, patience: Duration) -> bool {
+        let recently = self.state().moved.is_some_and(|moved| moved.elapsed() < patience);
+        recently || self.waiting() > 0
     }
 
     /// Invocations in flight.
@@ -262,7 +282,11 @@ impl Slots {
     /// # Errors
     /// [`AnswerError`] if it is not in flight; nothing changes then.
     pub fn answer(&self, id: &RequestId, answer: Answer) -> Result<(), AnswerError> {
-        let flight = self.state().flights.remove(id);
+        let flight = {
+            let mut state = self.state();
+            state.moved = Some(Instant::now());
+            state.flights.remove(id)
+        };
         let Some(flight) = flight else {
             return Err(self.check(id.as_str()).err().unwrap_or(AnswerError::Late));
         };
@@ -322,6 +346,17 @@ impl Slots {
     pub fn processes(&self) -> Vec<(i32, RequestId)> {
         let state = self.state();
         state.flights.iter().filter_map(|(id, flight)| Some((flight.process?, id.clone()))).collect()
+    }
+
+    /// Refuses all calls from now on if nothing is in flight. False if something is.
+    #[must_use]
+    pub fn end_if_idle(&self) -> bool {
+        let mut state = self.state();
+        if state.flights.is_empty() {
+            state.ended = true;
+            state.pollers.clear();
+        }
+        state.ended
     }
 
     /// The sandbox has ended: ends all invocations in flight and refuses all calls.

@@ -1,4 +1,5 @@
-//! A sandbox: an OCI bundle on a root file system, run in the foreground by an OCI runtime.
+//! A sandbox: an OCI bundle on a root file system, run by an OCI runtime, in the foreground
+//! ([`run`]) or as one of many that serve functions ([`Running`]).
 //!
 //! Invariants: a sandbox that ended leaves no process, mount, cgroup or file behind; what a
 //! killed worker leaves is found by its name and removed ([`clear_orphans`]); a limit that

@@ -11,11 +11,14 @@
 use super::{SandboxError, sys};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The interface of a sandbox that has one.
@@ -67,13 +70,17 @@ fn ip(lines: &str, inside: Option<&NetworkNamespace>) -> Result<(), SandboxError
 
 impl Bridge {
     /// How many sandboxes fit: addresses without network, bridge and broadcast.
-    fn hosts(&self) -> u32 {
+    pub(super) fn hosts(&self) -> u32 {
         (1_u32 << (32 - u32::from(self.prefix.clamp(8, 30)))) - 3
     }
 
-    /// The address of the sandbox with this number; numbers wrap around.
+    /// The address of the sandbox with this number, below [`Self::hosts`].
     fn address_of(&self, number: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.address) + 1 + number % self.hosts())
+        let host_bits = !(u32::MAX << (32 - u32::from(self.prefix.clamp(8, 30))));
+        let own = u32::from(self.address) & host_bits;
+        // the bridge's own address is left out wherever it lies
+        let host = if number + 1 < own { number + 1 } else { number + 2 };
+        Ipv4Addr::from(u32::from(self.address) & !host_bits | host)
     }
 
     /// Makes the bridge unless it is there. Blocks.
@@ -97,6 +104,53 @@ impl Bridge {
             }
         }
         ip(&format!("link set {} up\n", self.name), None)
+    }
+}
+
+/// Numbers of sandboxes on a bridge, by which they have their addresses. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Numbers(Arc<Mutex<Used>>);
+
+#[derive(Debug, Default)]
+struct Used {
+    numbers: BTreeSet<u32>,
+    /// Where the search begins: the kernel takes a moment to forget the last owner of a number.
+    next: u32,
+}
+
+/// A number that no other sandbox has until this is dropped.
+#[derive(Debug)]
+pub(super) struct Number {
+    value: u32,
+    of: Numbers,
+}
+
+impl Numbers {
+    fn used(&self) -> MutexGuard<'_, Used> {
+        // numbers go in and out one by one
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A free number below `end`: the next after the one that was given last.
+    pub(super) fn take(&self, end: u32) -> Option<Number> {
+        let mut used = self.used();
+        let (below, above) = (0..used.next.min(end), used.next.min(end)..end);
+        let value = above.chain(below).find(|number| !used.numbers.contains(number))?;
+        used.numbers.insert(value);
+        used.next = value + 1;
+        Some(Number { value, of: self.clone() })
+    }
+}
+
+impl Number {
+    pub(super) fn value(&self) -> u32 {
+        self.value
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        self.of.used().numbers.remove(&self.value);
     }
 }
 
@@ -172,9 +226,10 @@ impl NetworkNamespace {
     /// # Errors
     /// [`SandboxError::Io`] with what `ip` said.
     pub(super) fn plug_in(&self, bridge: &Bridge, number: u32) -> Result<(), SandboxError> {
-        // names of interfaces have at most 15 bytes
-        let (worker, host_side) =
-            (std::process::id(), format!("ln{:x}-{:x}", std::process::id(), number & 0xff_ffff));
+        // names of interfaces have at most 15 bytes; one that is going may still have its name
+        static NAMES: AtomicU32 = AtomicU32::new(0);
+        let name = NAMES.fetch_add(1, Ordering::Relaxed) & 0xff_ffff;
+        let (worker, host_side) = (std::process::id(), format!("ln{:x}-{name:x}", std::process::id()));
         let inside = format!(
             "link add {INTERFACE} type veth peer name {host_side} netns {worker}\n\
              addr add {}/{} dev {INTERFACE}\nlink set {INTERFACE} up\nroute add default via {}\n",
@@ -197,11 +252,25 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn addresses_stay_in_the_network_and_wrap() {
-        let bridge = Bridge { name: "x".into(), address: Ipv4Addr::new(10, 0, 0, 1), prefix: 29 };
-        assert_eq!(bridge.hosts(), 5);
-        let all: Vec<String> = (0..6).map(|n| bridge.address_of(n).to_string()).collect();
-        assert_eq!(all, ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"]);
+    fn addresses_stay_in_the_network_and_spare_the_bridge() {
+        for (own, others) in [(1, [2, 3, 4, 5, 6]), (3, [1, 2, 4, 5, 6]), (6, [1, 2, 3, 4, 5])] {
+            let bridge = Bridge { name: "x".into(), address: Ipv4Addr::new(10, 0, 0, 8 + own), prefix: 29 };
+            assert_eq!(bridge.hosts(), 5);
+            let all: Vec<u8> = (0..5).map(|n| bridge.address_of(n).octets()[3] - 8).collect();
+            assert_eq!(all, others);
+        }
+    }
+
+    #[test]
+    fn an_address_in_use_is_not_given_twice() {
+        let numbers = Numbers::default();
+        let first = numbers.take(3).unwrap();
+        let second = numbers.take(3).unwrap();
+        let third = numbers.take(3).unwrap();
+        assert!(numbers.take(3).is_none());
+        drop(second);
+        assert_eq!(numbers.take(3).map(|number| number.value()), Some(1));
+        assert_eq!((first.value(), third.value()), (0, 2));
     }
 
     #[test]

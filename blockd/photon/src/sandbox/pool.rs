@@ -9,13 +9,13 @@
 //! cleared; an empty pool makes a start slower, never fail.
 
 use super::cgroup::Cgroups;
-use super::network::{Bridge, NetworkNamespace};
+use super::network::{Bridge, NetworkNamespace, Number, Numbers};
 use super::place::Place;
 use super::{SandboxError, Settings};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -32,22 +32,26 @@ pub struct Shell {
     pub(super) groups: Cgroups,
     pub(super) namespace: Arc<NetworkNamespace>,
     listeners: Option<(TcpListener, TcpListener)>,
+    /// Its number on the bridge, given back when the namespace is gone.
+    _number: Option<Number>,
     cleared: bool,
 }
 
 impl Shell {
     /// Makes one. Blocks for some milliseconds, more with a bridge.
-    fn make(run_dir: &std::path::Path, bridge: Option<(&Bridge, u32)>) -> Result<Self, SandboxError> {
+    fn make(run_dir: &std::path::Path, bridge: Option<(&Bridge, Number)>) -> Result<Self, SandboxError> {
         let namespace = Arc::new(NetworkNamespace::make()?);
-        if let Some((bridge, number)) = bridge {
-            namespace.plug_in(bridge, number)?;
+        if let Some((bridge, number)) = &bridge {
+            namespace.plug_in(bridge, number.value())?;
         }
         let listen =
             |address| namespace.listen(address).map_err(SandboxError::io("listen in", namespace.path()));
         let listeners = (listen(RUNTIME_API)?, listen(LOG_ADDRESS)?);
         let place = Place::make(run_dir)?;
         let groups = Cgroups::make(&place.id);
-        let shell = Self { place, groups, namespace, listeners: Some(listeners), cleared: false };
+        let number = bridge.map(|(_, number)| number);
+        let shell =
+            Self { place, groups, namespace, listeners: Some(listeners), _number: number, cleared: false };
         shell.place.make_scratch()?;
         Ok(shell)
     }
@@ -114,7 +118,7 @@ struct Shared {
     settings: PoolSettings,
     run_dir: PathBuf,
     ready: Mutex<Ready>,
-    number: AtomicU32,
+    numbers: Numbers,
     bridge_made: AtomicBool,
     wanted: Notify,
     from_pool: AtomicU64,
@@ -144,7 +148,14 @@ impl Shared {
             bridge.ensure()?;
             self.bridge_made.store(true, Ordering::Release);
         }
-        Shell::make(&self.run_dir, Some((bridge, self.number.fetch_add(1, Ordering::Relaxed))))
+        let number = self.numbers.take(bridge.hosts()).ok_or_else(|| {
+            SandboxError::Request(format!(
+                "all {} addresses of bridge {} are in use; give it a larger network with --bridge",
+                bridge.hosts(),
+                bridge.name
+            ))
+        })?;
+        Shell::make(&self.run_dir, Some((bridge, number)))
     }
 
     /// Whether a shell of either kind is missing, and of which.
@@ -205,7 +216,7 @@ impl Pool {
             settings,
             run_dir: sandbox.run_dir.clone(),
             ready: Mutex::default(),
-            number: AtomicU32::new(0),
+            numbers: Numbers::default(),
             bridge_made: AtomicBool::new(false),
             wanted: Notify::new(),
             from_pool: AtomicU64::new(0),

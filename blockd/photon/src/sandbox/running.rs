@@ -115,12 +115,21 @@ impl Running {
             return Err(SandboxError::Request("the runtime was started without pipes".into()));
         };
         let directory = &shell.place.directory;
-        if status != Some(0) {
+        let first = if status == Some(0) {
+            adopt(&directory.join(PID_FILE))
+        } else {
             let said = fs::read_to_string(directory.join(LOG_FILE)).unwrap_or_default();
             let said = said.trim().replace('\n', "; ");
-            return Err(SandboxError::Refused { runtime: settings.runtime.clone(), said });
-        }
-        let first = adopt(&directory.join(PID_FILE))?;
+            Err(SandboxError::Refused { runtime: settings.runtime.clone(), said })
+        };
+        let first = match first {
+            Ok(first) => first,
+            Err(error) => {
+                // unmounting and removing groups blocks
+                let _ = tokio::task::spawn_blocking(move || drop(shell)).await;
+                return Err(error);
+            }
+        };
         Ok((Self { shell: Some(shell), first, settings: settings.clone() }, Output { stdout, stderr }))
     }
 

@@ -99,3 +99,22 @@ async fn privileged_answers_cannot_be_forged() {
     assert_eq!(text(&victim.1.await.unwrap().unwrap()), "honest");
     world.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_what_a_handler_says_of_itself_is_bounded_and_in_its_time() {
+    let Some(world) = World::new(1) else { return };
+    let base = "http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime";
+    // too large an error is an error all the same, and its caller hears of it at once
+    let large = format!(
+        "yes | head -c 7000000 >/tmp/large; \
+         wget -q -O /dev/null --post-file /tmp/large {base}/invocation/$REQUEST_ID/error; sleep 1"
+    );
+    let reply = world.invoke(&large).await;
+    assert!(reply.function_error.is_some() && text(&reply).contains("larger than"), "{}", text(&reply));
+    // the start is over: a handler cannot make it fail any more
+    let late = format!("wget -q -O /dev/null --post-data x {base}/init/error");
+    denied(&world, &late).await;
+    assert_eq!(text(&world.invoke("echo still here").await), "still here");
+    assert_eq!(world.stats().starts, 1);
+    world.shutdown().await;
+}

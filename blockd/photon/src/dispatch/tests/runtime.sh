@@ -9,6 +9,8 @@ loop() {
         id=$(sed -n 's/.*[Ll]ambda-[Rr]untime-[Aa]ws-[Rr]equest-[Ii]d: *\([0-9a-f-]*\).*/\1/p' "$event.headers")
         if REQUEST_ID=$id sh "$event" >"$event.out" 2>&1; then end=response; else end=error; fi
         wget -q -O /dev/null --post-file "$event.out" "$api/$id/$end" 2>/dev/null
+        # tests of a runtime that hangs make this file
+        if [ -e /tmp/deaf ]; then sleep 1000; fi
     done
 }
 for slot in $(seq "${AWS_LAMBDA_MAX_CONCURRENCY:-1}"); do loop "$slot" & done

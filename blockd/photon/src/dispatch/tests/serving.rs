@@ -107,11 +107,12 @@ async fn privileged_excess_is_refused_at_once() {
     let served = replies.iter().filter(|reply| reply.is_ok()).count();
     assert_eq!(served, 4, "two run, two wait, the others are told");
     assert_eq!(world.stats().throttled, 6);
-    let mut reserved = world.function.clone();
-    reserved.reserved_concurrency = Some(1);
-    reserved.revision = "2".into();
-    let replies = world.many(&reserved, &scripts[..3]).await;
-    assert!(replies.iter().filter(|reply| reply.is_ok()).count() <= 1);
+    // the one place is another function's as soon as it is idle
+    let mut other = world.function.clone();
+    other.key.name = "other".into();
+    let replies = world.many(&other, &scripts[..1]).await;
+    assert!(replies[0].as_ref().is_ok_and(|reply| reply.cold), "{replies:?}");
+    assert_eq!(world.stats().sandboxes, 0);
     world.shutdown().await;
 }
 
@@ -124,10 +125,27 @@ async fn privileged_idle_sandboxes_go_and_a_new_revision_replaces_the_old() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(world.invoke("true").await.cold);
+    let old = world.function.clone();
     world.function.revision = "2".into();
     world.function.env.insert("OWN".into(), "changed".into());
+    world.dispatcher.retire(&old.key, Some("2")).await;
     let reply = world.invoke("echo $OWN").await;
     assert!(reply.cold && text(&reply) == "changed");
+    // one that was on its way when the function changed is served, and keeps nobody out
+    let late = world.many(&old, &["echo $OWN".to_string()]).await;
+    assert!(late[0].as_ref().is_ok_and(|reply| text(reply) != "changed"), "{late:?}");
+    assert_eq!(text(&world.invoke("echo $OWN").await), "changed");
+    world.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_sandbox_that_asks_for_nothing_more_holds_nobody_up() {
+    let Some(world) = World::new(1) else { return };
+    world.invoke("touch /tmp/deaf").await;
+    tokio::time::sleep(Duration::from_millis(3200)).await;
+    let begun = Instant::now();
+    assert!(world.invoke("true").await.cold);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     world.shutdown().await;
 }
 

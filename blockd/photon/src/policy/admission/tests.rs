@@ -18,7 +18,6 @@ fn view(waiting: usize, sandboxes: &[SandboxView]) -> View<'_> {
         most_sandboxes: 100,
         memory_bytes: 64 * GIB,
         sandbox_bytes: GIB,
-        reserved: None,
         most_waiting: 10,
     }
 }
@@ -84,14 +83,17 @@ fn a_bounded_number_waits_for_a_full_sandbox() {
 }
 
 #[test]
-fn reserved_concurrency_counts_those_who_wait() {
-    let sandboxes = [sandbox(Phase::Serving, 2, 4)];
-    let at = View { reserved: Some(3), ..view(1, &sandboxes) };
-    assert_eq!(decide(&at), Decision::Join { sandbox: 0 });
-    let over = View { waiting: 2, ..at };
-    assert_eq!(decide(&over), Decision::Refuse(Refusal::Reserved { reserved: 3 }));
-    let none = View { reserved: Some(0), ..view(1, &[]) };
-    assert_eq!(decide(&none), Decision::Refuse(Refusal::Reserved { reserved: 0 }));
+fn room_is_asked_for_what_is_missing_and_nothing_else() {
+    let full = [sandbox(Phase::Serving, 4, 4)];
+    let crowded = View { sandboxes_on_host: 100, most_sandboxes: 100, ..view(1, &full) };
+    assert_eq!(blocked_by(&crowded), Some(Refusal::Sandboxes { most_sandboxes: 100 }));
+    let tight = View { memory_bytes: 1, sandbox_bytes: 7, ..view(1, &[]) };
+    assert_eq!(blocked_by(&tight), Some(Refusal::Memory { needed: 7, available: 1 }));
+    // a slot is there or on its way, or idle sandboxes are not what is in the way
+    let coming = [sandbox(Phase::Starting, 0, 1)];
+    assert_eq!(blocked_by(&View { sandboxes: &coming, ..crowded }), None);
+    let starts = View { starts_under_way: 8, most_starts: 8, ..view(1, &[]) };
+    assert_eq!((blocked_by(&starts), blocked_by(&view(1, &[]))), (None, None));
 }
 
 /// Follows decisions until nothing is left to do. Returns sandboxes started and refused.

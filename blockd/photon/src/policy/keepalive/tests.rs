@@ -98,15 +98,18 @@ proptest! {
     }
 
     #[test]
-    fn the_rest_is_within_the_budget(
-        candidates in some_candidates(present().0), most_mib in 0u64..4000, most_sandboxes in 0usize..30,
+    fn enough_go_of_both_and_each_once(
+        candidates in some_candidates(present().0), needed_mib in 0u64..4000, sandboxes in 0usize..30,
     ) {
         let now = candidates.iter().map(|c| c.idle_since).max().unwrap_or_else(Instant::now);
-        let budget = IdleBudget { most_bytes: most_mib * MIB, most_sandboxes };
-        let going = budget.evict(&candidates, now);
-        let stays: Vec<_> = (0..candidates.len()).filter(|index| !going.contains(index)).collect();
-        prop_assert!(stays.len() <= most_sandboxes);
-        prop_assert!(stays.iter().map(|index| candidates[*index].memory_bytes).sum::<u64>() <= budget.most_bytes);
-        prop_assert_eq!(stays.len() + going.len(), candidates.len());
+        let going = make_room(&candidates, needed_mib * MIB, sandboxes, now);
+        let bytes: u64 = going.iter().map(|index| candidates[*index].memory_bytes).sum();
+        let held: u64 = candidates.iter().map(|c| c.memory_bytes).sum();
+        prop_assert!(bytes >= held.min(needed_mib * MIB));
+        prop_assert!(going.len() >= sandboxes.min(candidates.len()));
+        let by_memory = evict(&candidates, needed_mib * MIB, now).len();
+        prop_assert_eq!(going.len(), by_memory.max(sandboxes.min(candidates.len())));
+        let unique: std::collections::BTreeSet<_> = going.iter().collect();
+        prop_assert_eq!(unique.len(), going.len());
     }
 }

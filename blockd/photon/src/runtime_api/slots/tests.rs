@@ -113,3 +113,33 @@ async fn a_common_line_is_given_to_whom_it_can_only_belong() {
     assert!(slots.log_for_line("anything").is_none(), "it may be either's");
     assert!(slots.log_for_line(&format!("[{first}] hello")).is_some());
 }
+
+#[tokio::test]
+async fn an_idle_sandbox_ends_before_anything_more_is_handed_to_it() {
+    let slots = slots();
+    let (first, _heard) = task();
+    let id = first.invocation.request_id.clone();
+    assert!(!slots.listens(Duration::ZERO));
+    let (given, offered) = tokio::join!(slots.next(None, None), async {
+        tokio::task::yield_now().await;
+        assert!(slots.listens(Duration::ZERO), "a call waits");
+        slots.offer(first)
+    });
+    offered.unwrap();
+    let _ = given.unwrap().take();
+    assert!(!slots.end_if_idle(), "one is in flight");
+    assert!(!slots.listens(Duration::ZERO) && slots.listens(Duration::from_secs(60)));
+    slots.answer(&id, response()).unwrap();
+    let waiting = tokio::spawn({
+        let slots = Arc::clone(&slots);
+        async move { slots.next(None, None).await.is_none() }
+    });
+    while slots.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(slots.end_if_idle());
+    assert!(waiting.await.unwrap(), "it is told that the sandbox has ended");
+    let (second, _heard) = task();
+    assert!(slots.offer(second).is_err());
+    assert_eq!(slots.handed(), 1);
+}
