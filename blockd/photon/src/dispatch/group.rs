@@ -11,7 +11,7 @@ use super::{Counters, Entry, Shared, count, life};
 use crate::function::{Function, Runtime};
 use crate::invocation::{FunctionStats, InvokeError, RequestId, SandboxStats};
 use crate::launch::memory_limit;
-use crate::policy::admission::{Decision, Phase, Refusal, SandboxView, View, blocked_by, decide};
+use crate::policy::admission::{Decision, Phase, SandboxView, View, blocked_by, decide};
 use crate::policy::concurrency::{Budget, Estimator, InvocationSample, Settings};
 use crate::runtime_api::{Answer, Progress, Task};
 use bytes::Bytes;
@@ -187,25 +187,30 @@ impl Group {
         let mut todo = Todo::default();
         let mut state = self.state();
         let limit = self.limit_of(&mut state, shared);
-        hand_over(&mut state, limit);
         while !state.waiting.is_empty() {
             let views: Vec<SandboxView> = state.sandboxes.iter().map(|handle| view(handle, limit)).collect();
             let host = host_view(&state, shared, &views, limit);
-            if let Some(refusal) = blocked_by(&host) {
+            let decision = decide(&host);
+            let is_stuck = matches!(decision, Decision::Wait | Decision::Refuse(_));
+            if let Some(refusal) = blocked_by(&host).filter(|_| is_stuck) {
                 if room == Room::NotAsked {
-                    let sandboxes = host.waiting.div_ceil(limit.max(1));
-                    let bytes = match refusal {
-                        Refusal::Memory { needed, available } => needed.saturating_sub(available),
-                        _ => 0,
-                    };
-                    todo.short_of = Some(Wanted { sandboxes, bytes });
+                    todo.short_of = Some(Wanted::of(&host, refusal));
                     break;
                 }
                 if room == Room::Coming && host.waiting <= host.most_waiting {
                     break;
                 }
             }
-            match decide(&host) {
+            match decision {
+                Decision::Join { sandbox } => {
+                    let (Some(task), handle) = (state.waiting.pop_front(), &state.sandboxes[sandbox]) else {
+                        break;
+                    };
+                    // a call that has just gone is not seen again
+                    if let Err(task) = handle.slots.offer(task) {
+                        state.waiting.push_front(task);
+                    }
+                }
                 Decision::Start(more) if state.not_before.is_none_or(|at| at <= Instant::now()) => {
                     // known to the group at once, or a decision of another thread starts them again
                     for _ in 0..more.get() {
@@ -223,7 +228,7 @@ impl Group {
                     let Some(task) = state.waiting.pop_back() else { break };
                     todo.refused.push((task, InvokeError::Throttled { reason: refusal.to_string() }));
                 }
-                Decision::Join { .. } | Decision::Wait => break,
+                Decision::Wait => break,
             }
         }
         todo
@@ -417,35 +422,12 @@ impl State {
     }
 }
 
-/// Gives the oldest that wait to the fullest sandboxes that can take them now.
-fn hand_over(state: &mut State, limit: usize) {
-    while let Some(task) = state.waiting.pop_front() {
-        let mut able: Vec<(usize, &Arc<Handle>)> = state
-            .sandboxes
-            .iter()
-            .filter(|handle| handle.phase() == Phase::Serving)
-            .map(|handle| (handle.slots.in_flight(), handle))
-            .filter(|(in_flight, _)| *in_flight < limit)
-            .collect();
-        able.sort_by_key(|(in_flight, _)| std::cmp::Reverse(*in_flight));
-        let mut given = Some(task);
-        for (_, handle) in able {
-            let Some(task) = given.take() else { break };
-            given = handle.slots.offer(task).err();
-        }
-        if let Some(task) = given {
-            state.waiting.push_front(task);
-            return;
-        }
-    }
-}
-
 /// A sandbox with room where no call waits this moment is about to have one: its slots are on
 /// their way, as those of a sandbox that starts. Unless it has been silent for too long.
 fn view(handle: &Handle, limit: usize) -> SandboxView {
     let in_flight = handle.slots.in_flight();
     let (phase, limit) = match handle.phase() {
-        Phase::Serving if in_flight >= limit => (Phase::Serving, limit),
+        Phase::Serving if in_flight >= limit || handle.slots.waiting() > 0 => (Phase::Serving, limit),
         Phase::Serving if handle.slots.listens(SLOT_PATIENCE) => (Phase::Starting, limit),
         Phase::Serving => (Phase::Serving, in_flight),
         phase => (phase, limit),

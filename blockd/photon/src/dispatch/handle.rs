@@ -4,6 +4,7 @@
 
 use crate::policy::admission::Phase;
 use crate::runtime_api::Slots;
+use crate::runtime_api::store::SharedStore;
 use crate::sandbox::Observer;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ struct HandleState {
     serving: bool,
     quarantined: bool,
     observer: Option<Observer>,
+    store: Option<Arc<SharedStore>>,
     idle_since: Option<Instant>,
     /// Invocations that it had been handed at the last look.
     handed: u64,
@@ -66,6 +68,17 @@ impl Handle {
 
     pub(super) fn launched(&self, observer: Observer) {
         self.state().observer = Some(observer);
+    }
+
+    /// The store whose values count into what it costs.
+    pub(super) fn keeps(&self, store: Arc<SharedStore>) {
+        self.state().store = Some(store);
+    }
+
+    /// Bytes that this process holds for it.
+    pub(super) fn store_bytes(&self) -> u64 {
+        let store = self.state().store.clone();
+        store.map_or(0, |store| store.metrics().bytes)
     }
 
     pub(super) fn observer(&self) -> Option<Observer> {

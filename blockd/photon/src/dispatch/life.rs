@@ -225,7 +225,9 @@ fn listen(
         return Err(std::io::Error::other("the shell was used before"));
     };
     let limits = StoreLimits { budget_bytes: shared.settings.store_bytes, ..StoreLimits::default() };
-    let store = router(Arc::new(SharedStore::new(limits)));
+    let store = Arc::new(SharedStore::new(limits));
+    handle.keeps(Arc::clone(&store));
+    let store = router(store);
     tasks.spawn(Arc::clone(&api).serve(TcpListener::from_std(requests)?, store));
     tasks.spawn(Arc::clone(&api).serve_logs(TcpListener::from_std(logs)?));
     Ok(api)

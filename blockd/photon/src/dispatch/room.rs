@@ -5,7 +5,7 @@
 
 use super::Shared;
 use super::handle::Handle;
-use crate::policy::admission::Phase;
+use crate::policy::admission::{Phase, Refusal, View};
 use crate::policy::keepalive::{IdleSandbox, make_room};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +17,16 @@ pub(super) struct Wanted {
     pub(super) sandboxes: usize,
     /// Bytes of memory.
     pub(super) bytes: u64,
+}
+
+impl Wanted {
+    /// What those that wait are short of.
+    pub(super) fn of(host: &View<'_>, refusal: Refusal) -> Self {
+        let sandboxes = host.waiting.div_ceil(host.limit.max(1));
+        let all = host.sandbox_bytes.saturating_mul(u64::try_from(sandboxes).unwrap_or(u64::MAX));
+        let by_memory = matches!(refusal, Refusal::Memory { .. });
+        Self { sandboxes, bytes: if by_memory { all.saturating_sub(host.memory_bytes) } else { 0 } }
+    }
 }
 
 /// Ends idle sandboxes of whichever function. False if there are none, and none are going: there

@@ -52,8 +52,9 @@ pub(super) async fn watch(shared: Weak<Shared>) {
             observers.iter().map(|observer| observer.as_ref().map(Observer::usage)).collect::<Vec<_>>()
         });
         let Ok(usages) = read.await else { continue };
-        let used = usages.iter().flatten().map(|usage| usage.memory_bytes).sum();
-        shared.memory_used.store(used, Ordering::Relaxed);
+        let used: u64 = usages.iter().flatten().map(|usage| usage.memory_bytes).sum();
+        let stored: u64 = all.iter().map(|(_, handle)| handle.store_bytes()).sum();
+        shared.memory_used.store(used.saturating_add(stored), Ordering::Relaxed);
         shared.saturated.store(cpus.saturated(), Ordering::Relaxed);
         note(&shared, &all, &usages, &mut ended_before);
         end_idle(&shared, &all);

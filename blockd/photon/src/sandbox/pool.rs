@@ -18,7 +18,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 /// Where the Runtime API is, as a sandbox sees it.
 pub const RUNTIME_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9001);
@@ -121,6 +122,7 @@ struct Shared {
     numbers: Numbers,
     bridge_made: AtomicBool,
     wanted: Notify,
+    closing: watch::Sender<bool>,
     from_pool: AtomicU64,
     made_inline: AtomicU64,
 }
@@ -129,7 +131,7 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub struct Pool {
     shared: Arc<Shared>,
-    filler: Arc<tokio::task::JoinHandle<()>>,
+    filler: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Shared {
@@ -184,11 +186,18 @@ impl Shared {
 /// Keeps the pool full from the first time that it is wanted: a worker without functions prepares
 /// nothing. Failures are logged and tried again: starts go on without the pool.
 async fn fill(shared: Arc<Shared>) {
+    let mut closing = shared.closing.subscribe();
     loop {
-        shared.wanted.notified().await;
+        tokio::select! {
+            () = shared.wanted.notified() => {}
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
         let mut patience = PATIENCE;
         while let Some(bridged) = shared.missing() {
-            patience = shared.quiet(patience).await;
+            tokio::select! {
+                left = shared.quiet(patience) => patience = left,
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
             let maker = Arc::clone(&shared);
             match tokio::task::spawn_blocking(move || maker.make(bridged)).await {
                 Ok(Ok(shell)) => {
@@ -219,11 +228,12 @@ impl Pool {
             numbers: Numbers::default(),
             bridge_made: AtomicBool::new(false),
             wanted: Notify::new(),
+            closing: watch::Sender::new(false),
             from_pool: AtomicU64::new(0),
             made_inline: AtomicU64::new(0),
         });
-        let filler = Arc::new(tokio::spawn(fill(Arc::clone(&shared))));
-        Self { shared, filler }
+        let filler = tokio::spawn(fill(Arc::clone(&shared)));
+        Self { shared, filler: Arc::new(Mutex::new(Some(filler))) }
     }
 
     /// Begins to fill the pool: sandboxes are expected.
@@ -268,9 +278,14 @@ impl Pool {
         (self.shared.from_pool.load(Ordering::Relaxed), self.shared.made_inline.load(Ordering::Relaxed))
     }
 
-    /// Stops filling and clears what is ready. Blocks for some milliseconds per shell.
+    /// Stops filling and clears what is ready: some milliseconds per shell. Not cancel-safe.
     pub async fn shutdown(&self) {
-        self.filler.abort();
+        self.shared.closing.send_replace(true);
+        let filler = self.filler.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(filler) = filler {
+            // a shell in the making is finished first, so that it is cleared with the others
+            let _ = filler.await;
+        }
         let ready = std::mem::take(&mut *self.shared.ready());
         // clearing shells blocks
         let _ = tokio::task::spawn_blocking(move || drop(ready)).await;
