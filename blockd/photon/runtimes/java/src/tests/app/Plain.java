@@ -6,6 +6,7 @@ package app;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
+import java.util.ArrayList;
 import java.util.List;
 import lantern.runtime.Context;
 
@@ -13,6 +14,7 @@ import lantern.runtime.Context;
 public class Plain {
     private static int calls;
     private static int instances;
+    private int mine;
 
     /** Counted: one for all photons. */
     public Plain() {
@@ -44,7 +46,8 @@ public class Plain {
 
     public int count(List<Integer> event) {
         calls++;
-        return calls * 1000 + instances * 100 + event.size();
+        mine++;
+        return calls * 1000 + instances * 100 + mine * 10 + event.size();
     }
 
     public void nothing() {}
@@ -65,6 +68,19 @@ public class Plain {
     public static int sleep(int millis) throws InterruptedException {
         Thread.sleep(millis);
         return millis;
+    }
+
+    /** Below zero: takes all memory there is. Else as `sleep`. */
+    public static int memory(int millis) throws InterruptedException {
+        List<byte[]> all = new ArrayList<>();
+        while (millis < 0) {
+            all.add(new byte[1 << 20]);
+        }
+        return sleep(millis) + all.size();
+    }
+
+    public static byte[] many(int bytes) {
+        return new byte[bytes];
     }
 
     public static String print(String event) throws InterruptedException {

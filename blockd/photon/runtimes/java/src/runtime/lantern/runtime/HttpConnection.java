@@ -2,9 +2,9 @@
  * One keep-alive HTTP/1.1 connection over a plain socket.
  *
  * The JDK's HttpClient costs megabytes and threads of its own; this costs a socket and 2 KiB, and
- * there is one per photon. Invariants: used by one thread at a time; after any error the socket is
- * closed and the next request opens another; sizes of what is read are bounded before memory is
- * taken. Understands Content-Length and chunked bodies, nothing else.
+ * there is one per photon. Invariants: used by one thread at a time, but for `lastRequest`; after
+ * any error the socket is closed and the next request opens another; sizes of what is read are
+ * bounded before memory is taken. Understands Content-Length and chunked bodies, nothing else.
  */
 package lantern.runtime;
 
@@ -32,6 +32,8 @@ final class HttpConnection implements AutoCloseable {
     /** Most bytes of one read. The JDK copies through a direct buffer of this size. */
     private static final int READ_BYTES = 64 * 1024;
     private static final int CONNECT_TIMEOUT_MS = 5_000;
+    /** How long a connection may have been idle for `requestOnce`: blockd closes one after 30 s. */
+    private static final long FRESH_NANOS = 10_000_000_000L;
 
     /** A reply, whole. Header names are in lower case. */
     static final class Reply {
@@ -55,7 +57,9 @@ final class HttpConnection implements AutoCloseable {
     private final byte[] buffer = new byte[2048];
     private int position;
     private int limit;
-    private Socket socket;
+    private volatile Socket socket;
+    private volatile boolean last;
+    private long usedAt;
 
     HttpConnection(String host, int port) {
         this.host = host;
@@ -69,14 +73,46 @@ final class HttpConnection implements AutoCloseable {
      * @param headers further headers, names and values in turn
      */
     Reply request(String method, String path, byte[] body, String... headers) throws IOException {
+        if (last) {
+            // It came too late for the request it was meant for.
+            last = false;
+            close();
+        }
         boolean reused = socket != null;
         try {
             return attempt(method, path, body, headers);
         } catch (StaleException e) {
-            if (!reused) {
+            if (!reused || last) {
                 throw e;
             }
             return attempt(method, path, body, headers);
+        }
+    }
+
+    /**
+     * As `request`, for what must not be done twice: never sent again. IOException where the
+     * connection broke, and then nobody knows whether it was done.
+     */
+    Reply requestOnce(String method, String path, byte[] body, String... headers) throws IOException {
+        if (System.nanoTime() - usedAt > FRESH_NANOS) {
+            close();
+        }
+        return attempt(method, path, body, headers);
+    }
+
+    /**
+     * Says that no request follows the one that waits, so that the server may give it up; a reply
+     * that is on its way still comes. From any thread; the next request opens another connection.
+     */
+    void lastRequest() {
+        last = true;
+        Socket now = socket;
+        try {
+            if (now != null) {
+                now.shutdownOutput();
+            }
+        } catch (IOException e) {
+            // It is closed, and nothing waits on it.
         }
     }
 
@@ -91,6 +127,7 @@ final class HttpConnection implements AutoCloseable {
             }
             Reply reply = read();
             done = true;
+            usedAt = System.nanoTime();
             if ("close".equalsIgnoreCase(reply.header("connection"))) {
                 close();
             }

@@ -11,6 +11,7 @@ final class RuntimeApi implements AutoCloseable {
     private static final String ROOT = "/2018-06-01/runtime/";
     /** A late answer: the invocation has been answered without us. */
     private static final int GONE = 410;
+    /** Larger than the Runtime API takes: blockd has told the caller so. */
     private static final int TOO_LARGE = 413;
 
     private final Settings settings;
@@ -33,16 +34,10 @@ final class RuntimeApi implements AutoCloseable {
         return new Invocation(reply, settings);
     }
 
-    /** Answers. A reply that is too large becomes the invocation's error; one that is late is dropped. */
+    /** Answers. A reply that is too large or late is dropped: blockd has answered instead. */
     void respond(Invocation invocation, byte[] payload) throws IOException {
-        HttpConnection.Reply reply = connection.request("POST", ROOT + "invocation/" + invocation.requestId + "/response",
-            payload, "Content-Type", "application/json");
-        if (reply.status == TOO_LARGE) {
-            fail(invocation, Failure.of("Function.ResponseSizeTooLarge",
-                "the response has " + payload.length + " bytes, more than the Runtime API takes"));
-            return;
-        }
-        check("response", reply);
+        check("response", connection.request("POST", ROOT + "invocation/" + invocation.requestId + "/response", payload,
+            "Content-Type", "application/json"));
     }
 
     /** Reports that the handler failed. */
@@ -57,8 +52,13 @@ final class RuntimeApi implements AutoCloseable {
             "Content-Type", "application/vnd.aws.lambda.error+json", "Lambda-Runtime-Function-Error-Type", failure.type));
     }
 
+    /** Lets the call that waits be the last on this connection. From any thread. */
+    void lastRequest() {
+        connection.lastRequest();
+    }
+
     private static void check(String what, HttpConnection.Reply reply) throws IOException {
-        if (reply.status / 100 != 2 && reply.status != GONE) {
+        if (reply.status / 100 != 2 && reply.status != GONE && reply.status != TOO_LARGE) {
             throw new IOException(what + " was answered " + reply.status + " " + text(reply));
         }
     }

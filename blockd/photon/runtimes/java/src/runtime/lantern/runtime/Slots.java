@@ -3,9 +3,14 @@
  *
  * blockd counts a waiting `next` as free capacity and needs one waiting to hand over an invocation.
  * So a couple are always kept waiting, up to the limit, and no more than recent load calls for: an
- * idle sandbox has two threads, whatever its limit. A waiting `next` is never given up (an
- * invocation might be on its way in it); slots end only after an invocation of theirs.
- * Invariants, under this object's lock: idle + busy = total <= limit.
+ * idle sandbox has two threads, whatever its limit. A waiting `next` is given up only when the
+ * process drains (an invocation might be on its way in it, and is served then); slots end only
+ * after an invocation of theirs.
+ *
+ * Draining: after an error that may have damaged what all photons share, nothing new is asked for,
+ * those that run finish, and the process ends with the last of them.
+ * Invariants, under this object's lock: idle + busy = total <= limit; a slot that cannot be started
+ * is not counted.
  */
 package lantern.runtime;
 
@@ -16,29 +21,36 @@ final class Slots {
     /** How long a peak of load keeps slots alive. Starting one takes about 0.1 ms, so not long. */
     private static final long PEAK_NANOS = 10_000_000_000L;
 
-    /** Starts a slot's thread. */
-    interface Starter {
+    /** The process that slots live in. */
+    interface Host {
+        /** Starts a slot's thread; throws where there can be no more threads. */
         void start();
+
+        /** Lets slots that wait for an invocation stop waiting; those that have one are left alone. */
+        void stopWaiting();
+
+        /** Ends the process, unless an invocation has come meanwhile. */
+        void end();
     }
 
     private final int limit;
-    private final Starter starter;
+    private final Host host;
     private int idle;
     private int busy;
     private int peak;
     private long peakAt;
+    private boolean draining;
 
-    Slots(int limit, Starter starter) {
+    Slots(int limit, Host host) {
         this.limit = limit;
-        this.starter = starter;
+        this.host = host;
     }
 
+    /** Starts the first ones; throws if there cannot even be one. */
     void begin() {
-        synchronized (this) {
-            idle = Math.min(SPARE, limit);
-        }
-        for (int i = 0; i < Math.min(SPARE, limit); i++) {
-            starter.start();
+        start();
+        if (limit > 1) {
+            tryStart();
         }
     }
 
@@ -53,20 +65,17 @@ final class Slots {
                 peak = busy;
                 peakAt = now;
             }
-            more = idle < SPARE && idle + busy < limit;
-            if (more) {
-                idle++;
-            }
+            more = !draining && idle < SPARE && idle + busy < limit;
         }
         if (more) {
-            starter.start();
+            tryStart();
         }
     }
 
-    /** A busy slot is done. Whether it shall wait for another invocation, or end. */
+    /** A busy slot is done. Whether it shall wait for another invocation, or end (then it calls `left`). */
     synchronized boolean keep() {
         busy--;
-        boolean wanted = idle < Math.max(SPARE, peak - busy);
+        boolean wanted = !draining && idle < Math.max(SPARE, peak - busy);
         if (wanted) {
             idle++;
         }
@@ -75,8 +84,82 @@ final class Slots {
 
     /** A busy slot ends and another takes its place (where threads cannot be wiped). */
     void replace() {
-        if (keep()) {
-            starter.start();
+        boolean wanted;
+        synchronized (this) {
+            wanted = keep();
+            idle -= wanted ? 1 : 0;
+        }
+        if (wanted) {
+            start();
+        }
+    }
+
+    /** Takes nothing more; the process ends when no slot is busy. */
+    void drain() {
+        synchronized (this) {
+            if (draining) {
+                return;
+            }
+            draining = true;
+        }
+        host.stopWaiting();
+    }
+
+    synchronized boolean isDraining() {
+        return draining;
+    }
+
+    /** Invocations that run now. */
+    synchronized int busy() {
+        return busy;
+    }
+
+    /** A slot that waited ends without an invocation. */
+    void gone() {
+        synchronized (this) {
+            idle--;
+        }
+        left();
+    }
+
+    /** A slot has ended: where it was the last of a process that drains, so does the process. */
+    void left() {
+        boolean last;
+        synchronized (this) {
+            last = draining && busy == 0;
+        }
+        if (last) {
+            host.end();
+        }
+    }
+
+    private void start() {
+        // Counted first: it may be given an invocation before this thread goes on.
+        synchronized (this) {
+            if (idle + busy >= limit) {
+                return;
+            }
+            idle++;
+        }
+        boolean started = false;
+        try {
+            host.start();
+            started = true;
+        } finally {
+            if (!started) {
+                synchronized (this) {
+                    idle--;
+                }
+            }
+        }
+    }
+
+    /** One more, if the sandbox can have one more thread. If not, the slots there are go on. */
+    private void tryStart() {
+        try {
+            start();
+        } catch (OutOfMemoryError e) {
+            System.err.println("lantern: no thread for another invocation: " + e.getMessage());
         }
     }
 }

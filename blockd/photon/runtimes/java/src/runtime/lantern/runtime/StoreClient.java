@@ -4,6 +4,8 @@
  *
  * Safe for many threads; keeps a few connections. A call that the server answers late waits as long
  * as it was told to; IOException where the store cannot be reached or answers what it should not.
+ * Only `get`, `metrics` and an unconditional `put` are sent again if a connection breaks: any other
+ * call may have been done, and a second one would find its own lease, or its own value in the way.
  */
 package lantern.runtime;
 
@@ -127,8 +129,11 @@ public final class StoreClient implements AutoCloseable {
     }
 
     private HttpConnection.Reply call(String method, String path, byte[] body, String... headers) throws IOException {
+        boolean repeatable = method.equals("GET") || method.equals("PUT")
+            && (headers.length == 0 || headers[0].equals("Lantern-Ttl-Ms"));
         HttpConnection connection = take();
-        HttpConnection.Reply reply = connection.request(method, path, body, headers);
+        HttpConnection.Reply reply = repeatable ? connection.request(method, path, body, headers)
+            : connection.requestOnce(method, path, body, headers);
         synchronized (idle) {
             if (!closed && idle.size() < MOST_IDLE) {
                 idle.push(connection);

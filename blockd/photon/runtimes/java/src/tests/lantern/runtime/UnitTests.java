@@ -8,8 +8,11 @@ import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CountDownLatch;
@@ -38,6 +41,10 @@ public final class UnitTests {
         run.test("store client", UnitTests::client);
         run.test("leak check", UnitTests::leakCheck);
         run.test("slots grow and shrink within their limit", UnitTests::slots);
+        run.test("slots that cannot be started do not count", UnitTests::noThreads);
+        run.test("slots drain", UnitTests::drains);
+        run.test("connection: the last request", UnitTests::lastRequest);
+        run.test("store client: a broken connection", UnitTests::brokenConnection);
     }
 
     private static void json() {
@@ -205,25 +212,151 @@ public final class UnitTests {
             "leak.Statics.INITIALISERS"), found);
     }
 
+    /** A process whose threads are only counted. */
+    private static final class Counted implements Slots.Host {
+        int started;
+        int stopped;
+        int ended;
+        boolean full;
+
+        @Override
+        public void start() {
+            if (full) {
+                throw new OutOfMemoryError("unable to create native thread");
+            }
+            started++;
+        }
+
+        @Override
+        public void stopWaiting() {
+            stopped++;
+        }
+
+        @Override
+        public void end() {
+            ended++;
+        }
+    }
+
     private static void slots() {
-        AtomicInteger started = new AtomicInteger();
-        Slots slots = new Slots(5, started::incrementAndGet);
+        Counted host = new Counted();
+        Slots slots = new Slots(5, host);
         slots.begin();
-        Check.equal(2, started.get());
+        Check.equal(2, host.started);
         for (int i = 0; i < 5; i++) {
             slots.taken();
         }
-        Check.equal(5, started.get());
+        Check.equal(5, host.started);
         int kept = 0;
         for (int i = 0; i < 5; i++) {
             kept += slots.keep() ? 1 : 0;
         }
         // All five were busy a moment ago.
         Check.equal(5, kept);
-        Slots one = new Slots(1, started::incrementAndGet);
+        Slots one = new Slots(1, host);
         one.begin();
         one.taken();
         Check.that(one.keep(), "the only slot ended");
-        Check.equal(6, started.get());
+        Check.equal(6, host.started);
+    }
+
+    private static void noThreads() {
+        Counted host = new Counted();
+        Slots slots = new Slots(5, host);
+        slots.begin();
+        host.full = true;
+        slots.taken();
+        slots.taken();
+        Check.that(slots.keep() && slots.keep(), "a slot ended though there are too few");
+        host.full = false;
+        slots.taken();
+        slots.taken();
+        // One that was not started must not count as one that waits.
+        Check.equal(4, host.started);
+    }
+
+    private static void drains() {
+        Counted host = new Counted();
+        Slots slots = new Slots(5, host);
+        slots.begin();
+        slots.taken();
+        slots.taken();
+        slots.drain();
+        slots.drain();
+        Check.equal(1, host.stopped);
+        Check.that(!slots.keep(), "a slot waits for more");
+        slots.left();
+        Check.equal(0, host.ended);
+        slots.gone();
+        Check.equal(0, host.ended);
+        Check.that(!slots.keep(), "a slot waits for more");
+        slots.left();
+        Check.equal(1, host.ended);
+    }
+
+    /** A call that waits can be told to be the last, and takes a reply that comes all the same. */
+    private static void lastRequest() throws Exception {
+        try (ServerSocket server = new ServerSocket(0, 10, InetAddress.getLoopbackAddress());
+            HttpConnection connection = new HttpConnection("127.0.0.1", server.getLocalPort())) {
+            FutureTask<HttpConnection.Reply> next = new FutureTask<>(() -> connection.request("GET", "/next", null));
+            new Thread(next).start();
+            try (Socket socket = server.accept()) {
+                head(socket);
+                connection.lastRequest();
+                Check.equal(-1, socket.getInputStream().read());
+                socket.getOutputStream().write("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1".getBytes(StandardCharsets.UTF_8));
+                Check.equal(200, next.get().status);
+            }
+        }
+    }
+
+    /** A connection that breaks in its second request: what is sent again, and what is not. */
+    private static void brokenConnection() throws Exception {
+        List<String> asked = Collections.synchronizedList(new ArrayList<>());
+        try (ServerSocket server = new ServerSocket(0, 10, InetAddress.getLoopbackAddress());
+            StoreClient store = new StoreClient("127.0.0.1:" + server.getLocalPort())) {
+            Thread thread = new Thread(() -> {
+                try {
+                    while (true) {
+                        try (Socket socket = server.accept()) {
+                            asked.add(head(socket));
+                            socket.getOutputStream().write(
+                                "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: 0\r\n\r\n".getBytes(StandardCharsets.UTF_8));
+                            asked.add(head(socket));
+                        }
+                    }
+                } catch (IOException e) {
+                    // Closed.
+                }
+            });
+            thread.start();
+            store.get("a");
+            store.get("b");
+            List<Check.Body> once = List.of(() -> store.compareAndSwap("c", "1", new byte[0]), () -> store.lease("l", 1, 1),
+                () -> store.delete("d"), () -> store.getOrInit("i", () -> new byte[0], 1, 1), () -> store.release("l", "t"));
+            for (Check.Body call : once) {
+                // The first of a connection is answered.
+                Check.throwsWith("closed", call);
+                store.get("x");
+            }
+        }
+        for (String each : List.of("PUT /lantern/v1/store/c", "POST /lantern/v1/lease/l", "DELETE /lantern/v1/store/d",
+            "POST /lantern/v1/store/i/init", "DELETE /lantern/v1/lease/l")) {
+            Check.equal(1L, asked.stream().filter(line -> line.startsWith(each)).count());
+        }
+        Check.equal(2L, asked.stream().filter(line -> line.startsWith("GET /lantern/v1/store/b")).count());
+    }
+
+    /** The first line of a request without a body. */
+    private static String head(Socket socket) throws IOException {
+        StringBuilder head = new StringBuilder();
+        while (head.indexOf("\r\n\r\n") < 0) {
+            int next = socket.getInputStream().read();
+            if (next < 0) {
+                throw new IOException("closed");
+            }
+            head.append((char) next);
+        }
+        return head.substring(0, head.indexOf("\r\n"));
     }
 }

@@ -61,6 +61,10 @@ final class MockApi implements AutoCloseable {
     /** Calls of next that wait now, and answers that were refused as late. */
     final AtomicInteger waiting = new AtomicInteger();
     final AtomicInteger late = new AtomicInteger();
+    /** Most invocations that ran at once. */
+    final AtomicInteger peak = new AtomicInteger();
+    /** Answers larger than this are refused, and their invocation is over, as with blockd. */
+    volatile int mostAnswerBytes = Integer.MAX_VALUE;
     /** The body of init/error. */
     final CompletableFuture<Outcome> initError = new CompletableFuture<>();
     /** Whether next is answered in chunks. */
@@ -127,6 +131,7 @@ final class MockApi implements AutoCloseable {
             return;
         }
         running.put(pending.id, pending);
+        peak.accumulateAndGet(running.size(), Math::max);
         exchange.getResponseHeaders().set("Lambda-Runtime-Aws-Request-Id", pending.id);
         exchange.getResponseHeaders().set("Lambda-Runtime-Deadline-Ms", Long.toString(System.currentTimeMillis() + 30_000));
         exchange.getResponseHeaders().set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:local:1:function:f");
@@ -151,6 +156,11 @@ final class MockApi implements AutoCloseable {
             byte[] refusal = "{\"errorMessage\":\"gone\",\"errorType\":\"InvalidRequestID\"}".getBytes(StandardCharsets.UTF_8);
             exchange.sendResponseHeaders(410, refusal.length);
             exchange.getResponseBody().write(refusal);
+            return;
+        }
+        if (body.length > mostAnswerBytes) {
+            exchange.sendResponseHeaders(413, -1);
+            pending.outcome.complete(new Outcome(true, "", "Function.ResponseSizeTooLarge", log(pending.id)));
             return;
         }
         exchange.sendResponseHeaders(202, -1);

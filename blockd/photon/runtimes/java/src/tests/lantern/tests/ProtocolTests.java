@@ -26,6 +26,9 @@ final class ProtocolTests {
         Check.test("a late answer", ProtocolTests::late);
         Check.test("logs per invocation", ProtocolTests::logs);
         Check.test("large and chunked events", ProtocolTests::large);
+        Check.test("an answer that is too large is not answered twice", ProtocolTests::tooLarge);
+        Check.test("no memory: the others finish, then the process ends", ProtocolTests::noMemory);
+        Check.test("no memory to take an event: the process ends", ProtocolTests::noMemoryForEvent);
     }
 
     private static void expect(String handler, String event, String wanted) throws Exception {
@@ -63,13 +66,13 @@ final class ProtocolTests {
     }
 
     private static void anew() throws Exception {
-        expect("app.Plain::count", "[1,2,3]", "1103");
+        expect("app.Plain::count", "[1,2,3]", "1113");
     }
 
     private static void withoutAgent() throws Exception {
         try (Sandbox sandbox = new Sandbox("app.Plain::count", 1, false, Map.of())) {
-            Check.equal("1102", sandbox.invoke("[1,2]").body);
-            Check.equal("2102", sandbox.invoke("[1,2]").body);
+            Check.equal("1112", sandbox.invoke("[1,2]").body);
+            Check.equal("2122", sandbox.invoke("[1,2]").body);
         }
     }
 
@@ -126,12 +129,13 @@ final class ProtocolTests {
             sandbox.invoke("1");
             List<CompletableFuture<MockApi.Outcome>> all = new ArrayList<>();
             for (int i = 0; i < 20; i++) {
-                all.add(sandbox.api.invoke("500"));
+                all.add(sandbox.api.invoke("1000"));
             }
-            // Sixteen at once, then four: no more are taken than the limit says.
             for (int i = 0; i < 20; i++) {
-                Check.equal("500", all.get(i).get(30, TimeUnit.SECONDS).body);
+                Check.equal("1000", all.get(i).get(30, TimeUnit.SECONDS).body);
             }
+            // Sixteen at once, then four.
+            Check.equal(16, sandbox.api.peak.get());
             Check.that(sandbox.api.waiting.get() <= 16, "more wait than the limit says");
         }
     }
@@ -163,6 +167,36 @@ final class ProtocolTests {
             sandbox.api.chunked = true;
             Check.equal(event, sandbox.invoke(event).body);
             Check.equal(event, sandbox.invoke(event).body);
+        }
+    }
+
+    private static void tooLarge() throws Exception {
+        try (Sandbox sandbox = new Sandbox("app.Plain::many", 1)) {
+            sandbox.api.mostAnswerBytes = 1000;
+            Check.equal("Function.ResponseSizeTooLarge", sandbox.invoke("1001").errorType);
+            Check.that(!sandbox.invoke("1000").failed, "one of the right size failed");
+            Check.equal(0, sandbox.api.late.get());
+        }
+    }
+
+    private static void noMemory() throws Exception {
+        try (Sandbox sandbox = new Sandbox("app.Plain::memory", 4, true, Map.of(), "-Xmx24m")) {
+            CompletableFuture<MockApi.Outcome> neighbour = sandbox.api.invoke("2000");
+            MockApi.Outcome outcome = sandbox.invoke("-1");
+            Check.equal("java.lang.OutOfMemoryError", outcome.errorType);
+            Check.that(sandbox.process.isAlive(), "the process ended under its other invocations");
+            Check.equal("2000", neighbour.get(30, TimeUnit.SECONDS).body);
+            Check.that(sandbox.process.waitFor(10, TimeUnit.SECONDS), "the process goes on");
+            Check.equal(1, sandbox.process.exitValue());
+        }
+    }
+
+    private static void noMemoryForEvent() throws Exception {
+        try (Sandbox sandbox = new Sandbox("app.Plain::streams", 1, true, Map.of(), "-Xmx16m")) {
+            Check.equal("1", sandbox.invoke("1").body);
+            sandbox.api.invoke("x".repeat(30_000_000));
+            Check.that(sandbox.process.waitFor(20, TimeUnit.SECONDS), "the process goes on with a slot less");
+            Check.equal(1, sandbox.process.exitValue());
         }
     }
 }
