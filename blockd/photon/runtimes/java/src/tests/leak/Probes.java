@@ -3,11 +3,21 @@
  */
 package leak;
 
+import java.io.ByteArrayInputStream;
+import java.io.OutputStream;
+import java.io.PrintStream;
 import java.lang.invoke.MethodHandle;
 import java.lang.invoke.MethodHandles;
 import java.lang.reflect.Field;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.Provider;
+import java.security.Security;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
+import java.util.SimpleTimeZone;
+import java.util.TimeZone;
 import java.util.Timer;
 import java.util.TimerTask;
 import java.util.concurrent.Callable;
@@ -19,6 +29,7 @@ import java.util.concurrent.ForkJoinPool;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.ThreadFactory;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
 import java.util.stream.IntStream;
 
 /** The table. */
@@ -75,7 +86,9 @@ public final class Probes {
         reflection(all);
         threads(all);
         locals(all);
+        streams(all);
         notIsolated(all);
+        process(all);
         return all;
     }
 
@@ -276,6 +289,32 @@ public final class Probes {
         }));
     }
 
+    /** What a photon prints to while it catches its output. */
+    private static final class Catcher extends PrintStream {
+        final String secret;
+
+        Catcher(String secret) {
+            super(OutputStream.nullOutputStream());
+            this.secret = secret;
+        }
+    }
+
+    private static String caught(Object stream) {
+        return stream instanceof Catcher ? ((Catcher) stream).secret : Probe.NOTHING;
+    }
+
+    private static void streams(List<Probe> all) {
+        all.add(isolated("System.setOut", secret -> System.setOut(new Catcher(secret)), () -> caught(System.out)));
+        all.add(isolated("System.setErr", secret -> System.setErr(new Catcher(secret)), () -> caught(System.err)));
+        all.add(isolated("System.setIn", secret -> System.setIn(new ByteArrayInputStream(secret.getBytes())), () ->
+            System.in instanceof ByteArrayInputStream
+                ? new String(((ByteArrayInputStream) System.in).readAllBytes()) : Probe.NOTHING));
+        all.add(isolated("System.setOut by method reference", secret -> {
+            Consumer<PrintStream> set = System::setOut;
+            set.accept(new Catcher(secret));
+        }, () -> SHARED_POOL.submit(() -> caught(System.out)).get()));
+    }
+
     private static void notIsolated(List<Probe> all) {
         all.add(probe("mutable object in a static final", false, secret -> CONSTANT.add(0, secret), () -> first(CONSTANT)));
         all.add(probe("mutable field of an enum constant", false, secret -> Mode.ONLY.state = secret, () -> Mode.ONLY.state));
@@ -283,6 +322,29 @@ public final class Probes {
             () -> System.getProperty("leak.probe", Probe.NOTHING)));
         all.add(probe("static annotated with Shared", false, secret -> opted = secret, () -> opted));
         all.add(probe("excluded class", false, secret -> leak.excluded.Plain.value = secret, () -> leak.excluded.Plain.value));
+    }
+
+    /** What the process has one of. */
+    private static void process(List<Probe> all) {
+        all.add(probe("default locale", false, secret -> Locale.setDefault(new Locale("en", "", secret)),
+            () -> Locale.getDefault().getVariant().isEmpty() ? Probe.NOTHING : Locale.getDefault().getVariant()));
+        all.add(probe("default time zone", false, secret -> TimeZone.setDefault(new SimpleTimeZone(0, secret)),
+            () -> TimeZone.getDefault() instanceof SimpleTimeZone ? TimeZone.getDefault().getID() : Probe.NOTHING));
+        all.add(probe("security provider", false, secret -> Security.insertProviderAt(new Fake(secret), 1),
+            () -> Security.getProviders()[0] instanceof Fake ? Security.getProviders()[0].getName() : Probe.NOTHING));
+        Path file = Path.of(System.getProperty("java.io.tmpdir"), "lantern-leak-" + ProcessHandle.current().pid());
+        all.add(probe("file in /tmp", false, secret -> {
+            file.toFile().deleteOnExit();
+            Files.writeString(file, secret);
+        }, () -> Files.exists(file) ? Files.readString(file) : Probe.NOTHING));
+    }
+
+    private static final class Fake extends Provider {
+        private static final long serialVersionUID = 1L;
+
+        Fake(String name) {
+            super(name, "1", "a provider of nothing");
+        }
     }
 
     @lantern.runtime.Shared

@@ -4,6 +4,11 @@
  */
 package leak;
 
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.FilterOutputStream;
+import java.io.IOException;
+import java.io.PrintStream;
 import java.lang.invoke.MethodHandles;
 import java.util.concurrent.CompletableFuture;
 import java.util.stream.IntStream;
@@ -43,12 +48,53 @@ public final class Semantics {
         } catch (UnsupportedOperationException expected) {
             that(expected.getMessage().contains("Statics.i"), "the refusal names no field");
         }
+        ends(3, () -> System.exit(3));
+        ends(4, () -> Runtime.getRuntime().exit(4));
+        ends(5, () -> Runtime.getRuntime().halt(5));
+        streams();
+    }
+
+    private static void ends(int status, Runnable exit) {
         try {
-            System.exit(3);
-            throw new AssertionError("exit came back");
+            exit.run();
         } catch (Error expected) {
-            that(expected.getMessage().contains("exit(3)"), "exit threw " + expected);
+            that(expected.getMessage().contains("exit(" + status + ")"), "exit threw " + expected);
+            return;
         }
+        throw new AssertionError("exit(" + status + ") came back");
+    }
+
+    /** Output is caught and passed on, as programs do that want to see what they print. */
+    private static void streams() {
+        PrintStream before = System.out;
+        ByteArrayOutputStream caught = new ByteArrayOutputStream();
+        System.setOut(new PrintStream(new FilterOutputStream(caught) {
+            @Override
+            public void write(int b) throws IOException {
+                super.write(b);
+                before.flush();
+            }
+        }, true));
+        System.out.print("mine");
+        that(System.out != before && caught.toString().equals("mine"), "System.setOut does nothing");
+        System.setOut(before);
+        that(System.out == before, "System.out is not what was set");
+        System.setIn(new ByteArrayInputStream(new byte[] {42}));
+        try {
+            that(System.in.read() == 42, "System.setIn does nothing");
+        } catch (IOException e) {
+            throw new AssertionError(e);
+        }
+    }
+
+    /** The static text. */
+    public static String text() {
+        return Statics.list.isEmpty() ? Statics.text : Statics.list.get(0);
+    }
+
+    /** A number of the static generator. */
+    public static long random() {
+        return Statics.random.nextLong();
     }
 
     private static void that(boolean holds, String otherwise) {

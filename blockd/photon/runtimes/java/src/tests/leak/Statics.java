@@ -12,6 +12,7 @@ import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Random;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -60,6 +61,7 @@ public class Statics {
     static Pair pair = new Pair("left", new ArrayList<>());
     static Level level = Level.INFO;
     static Object lock = new Object();
+    static Random random = new Random(42);
     static Segment segment = new Segment();
 
     static {

@@ -9,7 +9,8 @@
  * whatever depth, is shared as a whole: half a connection pool is worse than one in common.
  *
  * Reads the base graph without locks: it is not written to after initialisation. Should a thread of
- * the base view change a collection meanwhile, the copy is begun again, a few times.
+ * the base view change a collection meanwhile, the copy is begun again, a few times. Whatever ends a
+ * copy (no memory, a hashCode that throws), nothing half made stays in `copies`.
  */
 package lantern.photon;
 
@@ -22,6 +23,7 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.ConcurrentModificationException;
+import java.util.IdentityHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -38,6 +40,8 @@ final class Copier {
     /** What is left to do for a graph; most values are a single object and need none of these. */
     private ArrayDeque<Runnable> work;
     private ArrayDeque<Runnable> last;
+    /** Of one bottomUp: what is to be filled at last, parts first. */
+    private final ArrayList<Runnable> fills = new ArrayList<>();
     private Resources resources;
 
     Copier(Map<Object, Object> copies, Class<?> owner, String field) {
@@ -59,7 +63,6 @@ final class Copier {
             return attempt(() -> reference(base));
         } catch (RuntimeException e) {
             // Of a hashCode, a comparator, or a JDK field that is not as we know it.
-            made.forEach(copies::remove);
             copies.put(base, base);
             Isolation.report(where(), base.getClass(), "copying it failed: " + e);
             return base;
@@ -100,15 +103,27 @@ final class Copier {
                 }
                 return copy;
             } catch (ConcurrentModificationException e) {
-                made.forEach(copies::remove);
-                work = null;
-                last = null;
+                undo();
                 if (attempt == ATTEMPTS) {
                     throw new IllegalStateException("the initial value of " + where()
                         + " is being changed outside any invocation while a photon copies it", e);
                 }
+            } catch (Throwable thrown) {
+                undo();
+                throw thrown;
             }
         }
+    }
+
+    /** Forgets what this copier has made. Takes no memory: there may be none. */
+    private void undo() {
+        for (int i = 0; i < made.size(); i++) {
+            copies.remove(made.get(i));
+        }
+        made.clear();
+        fills.clear();
+        work = null;
+        last = null;
     }
 
     private Object reference(Object base) {
@@ -120,7 +135,63 @@ final class Copier {
             return base;
         }
         Object known = copies.get(base);
-        return known == null ? begin(base, kind) : known;
+        if (known != null) {
+            return known;
+        }
+        return whole(base, kind) ? bottomUp(base, kind) : begin(base, kind);
+    }
+
+    /** Whether a copy can only be made of its parts' copies: records, and collections that cannot change. */
+    private static boolean whole(Object base, Kind kind) {
+        return kind == Kind.RECORD || kind == Kind.MEANING && fixed(base);
+    }
+
+    private static boolean fixed(Object base) {
+        return base.getClass().getName().startsWith("java.util.ImmutableCollections$") || base instanceof java.util.Optional;
+    }
+
+    /** Makes a copy after those of its parts that must be there first: a list of records may be long. */
+    private Object bottomUp(Object root, Kind kind) {
+        ArrayDeque<Object> path = new ArrayDeque<>();
+        path.addAll(missing(root));
+        if (!path.isEmpty()) {
+            Set<Object> entered = Collections.newSetFromMap(new IdentityHashMap<>());
+            entered.add(root);
+            while (!path.isEmpty()) {
+                Object top = path.peek();
+                if (copies.containsKey(top)) {
+                    path.pop();
+                } else if (entered.add(top)) {
+                    missing(top).stream().filter(part -> !entered.contains(part)).forEach(path::push);
+                } else {
+                    begin(path.pop(), Kind.of(top.getClass()));
+                }
+            }
+        }
+        Object copy = begin(root, kind);
+        for (int i = fills.size() - 1; i >= 0; i--) {
+            atLast(fills.get(i));
+        }
+        fills.clear();
+        return copy;
+    }
+
+    /** The parts of such an object that are of its sort and have no copy yet. */
+    private List<Object> missing(Object base) {
+        List<Object> missing = new ArrayList<>();
+        if (!constant(base)) {
+            for (Object part : Resources.successors(base)) {
+                if (part != null && whole(part, Kind.of(part.getClass())) && !copies.containsKey(part)) {
+                    missing.add(part);
+                }
+            }
+        }
+        return missing;
+    }
+
+    private boolean constant(Object base) {
+        Class<?> type = base.getClass();
+        return Constants.names(owner, base) || Kind.isApplication(type) && Constants.names(type, base);
     }
 
     private Object begin(Object base, Kind kind) {
@@ -133,7 +204,7 @@ final class Copier {
 
     private Object make(Object base, Kind kind) {
         Class<?> type = base.getClass();
-        if (Constants.names(owner, base) || Kind.isApplication(type) && Constants.names(type, base)) {
+        if (constant(base)) {
             return base;
         }
         switch (kind) {
@@ -171,8 +242,9 @@ final class Copier {
     }
 
     private Object keep(Object base, Object copy) {
-        copies.put(base, copy);
+        // In this order: what is in `copies` can be undone.
         made.add(base);
+        copies.put(base, copy);
         return copy;
     }
 
@@ -199,9 +271,7 @@ final class Copier {
 
     private Object meaning(Object base) {
         Object[] elements = Duplicates.elements(base);
-        boolean immutable = base.getClass().getName().startsWith("java.util.ImmutableCollections$")
-            || base instanceof java.util.Optional;
-        if (immutable) {
+        if (fixed(base)) {
             // Elements first: whether there is a copy at all depends on them. No cycle leads through
             // here but by an element that was changed later, and that one is already known then.
             Object[] copied = new Object[elements.length];
@@ -212,7 +282,7 @@ final class Copier {
             }
             Object copy = Duplicates.empty(base, copied, changed);
             if (copy != base && !(copy instanceof java.util.Optional)) {
-                atLast(() -> Duplicates.fill(copy, copied));
+                fills.add(() -> Duplicates.fill(copy, copied));
                 return keep(base, unmodifiable(copy));
             }
             return keep(base, copy);
@@ -227,12 +297,15 @@ final class Copier {
         } else {
             later(() -> {
                 Object[] copied = new Object[elements.length];
+                boolean waits = Duplicates.last(copy);
+                if (waits) {
+                    // Before those of its elements, as the last that comes is the first to be filled.
+                    atLast(() -> Duplicates.fill(copy, copied));
+                }
                 for (int i = 0; i < elements.length; i++) {
                     copied[i] = reference(elements[i]);
                 }
-                if (Duplicates.last(copy)) {
-                    atLast(() -> Duplicates.fill(copy, copied));
-                } else {
+                if (!waits) {
                     Duplicates.fill(copy, copied);
                 }
             });
@@ -291,6 +364,9 @@ final class Copier {
             constructor.setAccessible(true);
             return keep(base, constructor.newInstance(values.toArray()));
         } catch (ReflectiveOperationException | RuntimeException e) {
+            if (e.getCause() instanceof VirtualMachineError) {
+                throw (VirtualMachineError) e.getCause();
+            }
             Isolation.report(where(), base.getClass(), "its constructor refused the copy: " + e);
             return base;
         }

@@ -1,6 +1,7 @@
 /*
  * What application classes call instead of some JDK methods that would go round the isolation:
- * reflection and method handles on static fields, threads that refuse to inherit, and exit.
+ * reflection and method handles on static fields, threads that refuse to inherit, exit, and the
+ * standard streams where a photon sets its own.
  *
  * Invariant: an isolated field is either reached in the photon's view or refused; it is never
  * silently shared. Access checks are still made by the JDK: the original call on the field comes
@@ -8,6 +9,8 @@
  */
 package lantern.photon;
 
+import java.io.InputStream;
+import java.io.PrintStream;
 import java.lang.invoke.MethodHandle;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.VarHandle;
@@ -80,14 +83,7 @@ public final class Hooks {
 
     /** Sets an isolated field in the photon's view. */
     public static void set(Field field, Object value) {
-        Method setter = Isolation.setter(field);
-        try {
-            setter.invoke(null, value);
-        } catch (InvocationTargetException e) {
-            throw unexpected(e.getCause());
-        } catch (IllegalAccessException e) {
-            throw unexpected(e);
-        }
+        call(Isolation.setter(field), new Object[] {value});
     }
 
     private static Number number(Method getter) {
@@ -95,9 +91,9 @@ public final class Hooks {
         return value instanceof Character ? (Number) (int) (Character) value : (Number) value;
     }
 
-    private static Object call(Method getter) {
+    private static Object call(Method accessor, Object... arguments) {
         try {
-            return getter.invoke(null);
+            return accessor.invoke(null, arguments);
         } catch (InvocationTargetException e) {
             throw unexpected(e.getCause());
         } catch (IllegalAccessException e) {
@@ -206,5 +202,61 @@ public final class Hooks {
             throw new PhotonExit(status);
         }
         runtime.halt(status);
+    }
+
+    /*
+     * The standard streams. Reads of the fields are replaced too: were only the stream behind
+     * System.out switched, one that passes on to the old System.out would write to itself.
+     */
+
+    /** System.out, as this photon sees it. */
+    public static PrintStream out() {
+        Photon photon = Photons.current();
+        PrintStream own = photon == null ? null : photon.out();
+        return own == null ? System.out : own;
+    }
+
+    /** System.err, as this photon sees it. */
+    public static PrintStream err() {
+        Photon photon = Photons.current();
+        PrintStream own = photon == null ? null : photon.err();
+        return own == null ? System.err : own;
+    }
+
+    /** System.in, as this photon sees it. */
+    public static InputStream in() {
+        Photon photon = Photons.current();
+        InputStream own = photon == null ? null : photon.in();
+        return own == null ? System.in : own;
+    }
+
+    /** System.setOut: for this photon, until it ends; outside of photons, for all. */
+    public static void setOut(PrintStream stream) {
+        Photon photon = Photons.current();
+        if (photon == null) {
+            System.setOut(stream);
+        } else {
+            photon.setOut(stream);
+        }
+    }
+
+    /** System.setErr; see setOut. */
+    public static void setErr(PrintStream stream) {
+        Photon photon = Photons.current();
+        if (photon == null) {
+            System.setErr(stream);
+        } else {
+            photon.setErr(stream);
+        }
+    }
+
+    /** System.setIn; see setOut. */
+    public static void setIn(InputStream stream) {
+        Photon photon = Photons.current();
+        if (photon == null) {
+            System.setIn(stream);
+        } else {
+            photon.setIn(stream);
+        }
     }
 }

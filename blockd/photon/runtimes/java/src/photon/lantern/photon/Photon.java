@@ -6,10 +6,20 @@
  * (release fence), so readers may look without the lock; a copy of an object is made at most once
  * per photon, so two statics that name one object still do so in the photon.
  *
+ * A closed photon keeps nothing: threads that outlive their invocation, perhaps to work for others,
+ * get a holder of their own at every access, with copies of initial values, and drop it with what
+ * they wrote. (Not the base view, which such a write would change for everybody.)
+ *
+ * Locks: this object's is the only one that copying takes. Copying calls hashCode, equals and
+ * compareTo of application classes, which may use statics themselves: with a lock per holder two
+ * threads of a photon could each wait for the other's.
+ *
  * Used by rewritten classes (their accessors and holders), by Photons and by the runtime.
  */
 package lantern.photon;
 
+import java.io.InputStream;
+import java.io.PrintStream;
 import java.lang.invoke.VarHandle;
 import java.util.IdentityHashMap;
 
@@ -25,9 +35,12 @@ public final class Photon {
 
     private IdentityHashMap<Object, Object> copies;
     private volatile boolean closed;
+    private volatile PrintStream out;
+    private volatile PrintStream err;
+    private volatile InputStream in;
 
     /**
-     * Puts the holder of a class into the table unless there is one.
+     * Puts the holder of a class into the table unless there is one, or the photon is closed.
      *
      * @return the holder that counts
      */
@@ -37,6 +50,9 @@ public final class Photon {
             return now[index];
         }
         VarHandle.releaseFence();
+        if (closed) {
+            return holder;
+        }
         if (index >= now.length) {
             Object[] longer = new Object[Math.max(index + 1, now.length + (now.length >> 1) + 4)];
             System.arraycopy(now, 0, longer, 0, now.length);
@@ -50,8 +66,8 @@ public final class Photon {
     }
 
     /**
-     * This photon's copy of an initial value. Called by holders, which hold their own lock; the
-     * order is always holder, then photon.
+     * This photon's copy of an initial value; the same one for the same object, unless closed.
+     * Called by holders, without a lock of theirs.
      *
      * @param holder the holder whose field is to be filled
      * @param field  the field's name
@@ -63,10 +79,7 @@ public final class Photon {
         }
         Object result;
         synchronized (this) {
-            if (copies == null) {
-                copies = new IdentityHashMap<>();
-            }
-            result = new Copier(copies, Isolation.ownerOf(holder.getClass()), field).copy(base);
+            result = new Copier(copies(), Isolation.ownerOf(holder.getClass()), field).copy(base);
         }
         VarHandle.releaseFence();
         return result;
@@ -74,25 +87,59 @@ public final class Photon {
 
     /** A copy of an object's non-final fields: what a handler object is to a photon. */
     public synchronized Object copyInstance(Object instance) {
+        return new Copier(copies(), instance.getClass(), "(handler)").copyInstance(instance);
+    }
+
+    private IdentityHashMap<Object, Object> copies() {
+        if (closed) {
+            return new IdentityHashMap<>();
+        }
         if (copies == null) {
             copies = new IdentityHashMap<>();
         }
-        return new Copier(copies, instance.getClass(), "(handler)").copyInstance(instance);
+        return copies;
     }
 
-    /**
-     * Drops all copies. Threads that outlive their invocation see initial values from then on, in
-     * copies that live as long as those threads.
-     */
+    /** Drops all copies; see the head of this file. */
     public synchronized void close() {
         closed = true;
         table = EMPTY;
         copies = null;
         attachment = null;
+        out = null;
+        err = null;
+        in = null;
     }
 
     /** Whether the invocation is over. */
     public boolean isClosed() {
         return closed;
+    }
+
+    /** What this photon has set as System.out; null if nothing. */
+    PrintStream out() {
+        return out;
+    }
+
+    /** What this photon has set as System.err; null if nothing. */
+    PrintStream err() {
+        return err;
+    }
+
+    /** What this photon has set as System.in; null if nothing. */
+    InputStream in() {
+        return in;
+    }
+
+    synchronized void setOut(PrintStream stream) {
+        out = closed ? null : stream;
+    }
+
+    synchronized void setErr(PrintStream stream) {
+        err = closed ? null : stream;
+    }
+
+    synchronized void setIn(InputStream stream) {
+        in = closed ? null : stream;
     }
 }

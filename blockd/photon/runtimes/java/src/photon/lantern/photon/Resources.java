@@ -44,7 +44,8 @@ final class Resources {
         return null;
     }
 
-    private static List<Object> successors(Object object) {
+    /** What an object refers to itself. */
+    static List<Object> successors(Object object) {
         switch (Kind.of(object.getClass())) {
             case REFERENCES:
                 return Arrays.asList((Object[]) object);

@@ -91,7 +91,7 @@ final class AppRewriter {
                 int nameAndType = reader.getItem(reader.readUnsignedShort(at + 2));
                 String name = reader.readUTF8(nameAndType, buffer);
                 String descriptor = reader.readUTF8(nameAndType + 2, buffer);
-                if (tag == CONSTANT_FIELD ? classes.find(loader, on, name, descriptor) != null
+                if (tag == CONSTANT_FIELD ? Calls.hookedField(on, name) || classes.find(loader, on, name, descriptor) != null
                     : Calls.hooked(on, name, descriptor)) {
                     return true;
                 }
@@ -152,6 +152,15 @@ final class AppRewriter {
                     super.visitMethodInsn(Opcodes.INVOKESTATIC, owner, bridge.name(), bridge.staticDescriptor(), isInterface);
                 } else if (!Calls.replace(mv, opcode, on, name, descriptor)) {
                     super.visitMethodInsn(opcode, on, name, descriptor, itf);
+                }
+            }
+
+            @Override
+            public void visitFieldInsn(int opcode, String on, String name, String descriptor) {
+                if (opcode == Opcodes.GETSTATIC && Calls.hookedField(on, name)) {
+                    Calls.readField(mv, name, descriptor);
+                } else {
+                    super.visitFieldInsn(opcode, on, name, descriptor);
                 }
             }
 

@@ -3,8 +3,8 @@
  *
  * Field.get and set (of any type) become bridges, private methods of the calling class, because the
  * JDK checks access against its caller: the bridge makes the original call first, or for a set the
- * original read, and takes the photon's view of an isolated field after that. The others become
- * static methods of Hooks.
+ * original read, and takes the photon's view of an isolated field after that. The others, and reads
+ * of the standard streams, become calls of static methods of Hooks.
  */
 package lantern.rewrite;
 
@@ -21,6 +21,7 @@ import org.objectweb.asm.Type;
 final class Calls {
     private static final String FIELD = "java/lang/reflect/Field";
     private static final String LOOKUP = "java/lang/invoke/MethodHandles$Lookup";
+    private static final String SYSTEM = "java/lang/System";
     private static final String HOOKS = "lantern/photon/Hooks";
     private static final String GOT = "(Ljava/lang/reflect/Field;%1$s)%1$s";
     private static final Map<String, String> BOXES = Map.of("Z", "java/lang/Boolean", "C", "java/lang/Character", "B",
@@ -156,13 +157,23 @@ final class Calls {
                 return name.equals("findStaticGetter") || name.equals("findStaticSetter")
                     || name.equals("findStaticVarHandle") || name.equals("unreflectGetter")
                     || name.equals("unreflectSetter") || name.equals("unreflectVarHandle");
-            case "java/lang/System":
-                return name.equals("exit");
+            case SYSTEM:
+                return name.equals("exit") || name.equals("setOut") || name.equals("setErr") || name.equals("setIn");
             case "java/lang/Runtime":
                 return name.equals("exit") || name.equals("halt");
             default:
                 return false;
         }
+    }
+
+    /** Whether a field read is replaced: the standard streams. */
+    static boolean hookedField(String owner, String name) {
+        return owner.equals(SYSTEM) && (name.equals("out") || name.equals("err") || name.equals("in"));
+    }
+
+    /** Writes what replaces such a read. */
+    static void readField(MethodVisitor code, String name, String descriptor) {
+        code.visitMethodInsn(Opcodes.INVOKESTATIC, HOOKS, name, "()" + descriptor, false);
     }
 
     private static boolean inherits(String owner, String name, String descriptor) {

@@ -10,8 +10,9 @@
  *
  * X.f stays and holds the initial value (the base view). Fields of types that may be mutable are
  * copied one by one at first use: a bit in the holder's `lantern$filled$w` says that one is there.
- * Invariants: filling and the first set exclude each other by the holder's lock, so no write is
- * lost; the bit is volatile and set last, so who sees it sees the copy; every accessor is small
+ * Invariants: of filling and the first set, the one that comes later under the holder's lock counts,
+ * and filling leaves alone what is there, so no write is lost; copies are made before that lock is
+ * taken, so that no code but ours ever runs under it (Photon says why); the bit is volatile and set last, so who sees it sees the copy; every accessor is small
  * enough for the JIT to inline, and those on a holder leave loads that it can move out of loops.
  */
 package lantern.rewrite;
@@ -125,19 +126,17 @@ final class Statics {
         }
         for (Static field : copied) {
             fill(writer, field);
-            firstSet(writer, field);
+            firstSet(writer, field, false);
+            firstSet(writer, field, true);
         }
         writer.visitEnd();
         return writer.toByteArray();
     }
 
+    /** fill$f(photon, base): makes the copy and hands it to first$f. */
     private void fill(ClassWriter writer, Static field) {
-        MethodVisitor code = writer.visitMethod(Opcodes.ACC_SYNCHRONIZED, "fill$" + field.name,
-            "(L" + PHOTON + ";" + OBJECT + ")V", null, null);
+        MethodVisitor code = writer.visitMethod(0, "fill$" + field.name, "(L" + PHOTON + ";" + OBJECT + ")V", null, null);
         code.visitCode();
-        Label filled = new Label();
-        testBit(code, 0, field);
-        code.visitJumpInsn(Opcodes.IFNE, filled);
         code.visitVarInsn(Opcodes.ALOAD, 0);
         code.visitVarInsn(Opcodes.ALOAD, 1);
         code.visitVarInsn(Opcodes.ALOAD, 0);
@@ -146,21 +145,28 @@ final class Statics {
         code.visitMethodInsn(Opcodes.INVOKEVIRTUAL, PHOTON, "copy",
             "(" + OBJECT + "Ljava/lang/String;" + OBJECT + ")" + OBJECT, false);
         code.visitTypeInsn(Opcodes.CHECKCAST, Type.getType(field.descriptor).getInternalName());
-        code.visitFieldInsn(Opcodes.PUTFIELD, holder, field.name, field.descriptor);
-        setBit(code, field);
-        code.visitLabel(filled);
-        code.visitFrame(Opcodes.F_SAME, 0, null, 0, null);
+        code.visitMethodInsn(Opcodes.INVOKEVIRTUAL, holder, "first$" + field.name, "(" + field.descriptor + ")V", false);
         end(code, Opcodes.RETURN);
     }
 
-    private void firstSet(ClassWriter writer, Static field) {
-        MethodVisitor code = writer.visitMethod(Opcodes.ACC_SYNCHRONIZED, "set$" + field.name,
+    /** first$f(v) sets the field unless it has been; set$f(v) in any case. */
+    private void firstSet(ClassWriter writer, Static field, boolean always) {
+        MethodVisitor code = writer.visitMethod(Opcodes.ACC_SYNCHRONIZED, (always ? "set$" : "first$") + field.name,
             "(" + field.descriptor + ")V", null, null);
         code.visitCode();
+        Label filled = new Label();
+        if (!always) {
+            testBit(code, 0, field);
+            code.visitJumpInsn(Opcodes.IFNE, filled);
+        }
         code.visitVarInsn(Opcodes.ALOAD, 0);
         code.visitVarInsn(Opcodes.ALOAD, 1);
         code.visitFieldInsn(Opcodes.PUTFIELD, holder, field.name, field.descriptor);
         setBit(code, field);
+        if (!always) {
+            code.visitLabel(filled);
+            code.visitFrame(Opcodes.F_SAME, 0, null, 0, null);
+        }
         end(code, Opcodes.RETURN);
     }
 

@@ -18,9 +18,11 @@ import lantern.photon.Isolation;
 import lantern.photon.Photon;
 import lantern.photon.PhotonThread;
 import lantern.photon.Photons;
+import leak.Copies;
 import leak.Probe;
 import leak.Probes;
 import leak.Semantics;
+import leak.Worker;
 
 /** See the head of this file. */
 public final class LeakSuite {
@@ -39,6 +41,11 @@ public final class LeakSuite {
                 });
             }
         });
+        Check.test("a copy that fails leaves nothing half made", () -> twice(Copies::fails));
+        Check.test("long chains are copied", () -> twice(Copies::chains));
+        Check.test("two threads of a photon copy at once", () -> twice(Copies::together));
+        Check.test("a library's own worker thread", LeakSuite::worker);
+        Check.test("each photon's Random is its own", LeakSuite::random);
         Check.test("64 photons count at once, each for itself", LeakSuite::counting);
         Check.test("memory is released", LeakSuite::releases);
         Check.test("what could not be copied is known", () -> Check.equal(0, Isolation.reports().size()));
@@ -83,6 +90,49 @@ public final class LeakSuite {
             Check.that(probe.isolated() == each.equals(Probe.NOTHING),
                 probe.isolated() ? "found " + each : "said not to be isolated, but nothing was found");
         }
+    }
+
+    private static void twice(Check.Body body) throws Exception {
+        for (int i = 0; i < 2; i++) {
+            inPhoton(() -> {
+                body.run();
+                return null;
+            });
+        }
+    }
+
+    /** A thread that is not of a JDK pool: its starter's while that runs, and then nobody's. */
+    private static void worker() throws Exception {
+        CountDownLatch started = new CountDownLatch(1);
+        CountDownLatch end = new CountDownLatch(1);
+        FutureTask<String> first = new FutureTask<>(() -> photon(() -> {
+            Worker.write("first");
+            started.countDown();
+            end.await();
+            return Worker.read();
+        }));
+        new Runner(first).start();
+        started.await();
+        Check.equal("first", inPhoton(Worker::read));
+        end.countDown();
+        Check.equal("first", first.get());
+        for (String later : List.of("second", "third")) {
+            Check.equal(Probe.NOTHING, inPhoton(() -> {
+                String before = Worker.read();
+                Worker.write(later);
+                return before;
+            }));
+            Check.equal(Probe.NOTHING, Worker.read());
+        }
+        Check.equal(Probe.NOTHING, inPhoton(Semantics::text));
+    }
+
+    private static void random() throws Exception {
+        List<Long> numbers = new ArrayList<>(List.of(Semantics.random()));
+        for (int i = 0; i < 3; i++) {
+            numbers.add(inPhoton(Semantics::random));
+        }
+        Check.equal(4L, numbers.stream().distinct().count());
     }
 
     private static void counting() throws Exception {
