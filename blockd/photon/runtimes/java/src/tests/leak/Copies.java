@@ -127,11 +127,14 @@ public final class Copies {
     /** The static that hashes use. */
     static final class Salt {
         static int[] numbers = {7};
+        static int unused;
     }
 
     /** Two threads of a photon whose copies need each other's statics. */
     public static void together() throws Exception {
         CountDownLatch hashing = new CountDownLatch(1);
+        // Both classes are there, initialised and known to the photon; nothing is copied yet.
+        that(Salt.unused == 0 && Salted.HASHING.get() == null, "not as at the start");
         Salted.HASHING.set(hashing);
         CountDownLatch done = new CountDownLatch(2);
         daemon(() -> {
