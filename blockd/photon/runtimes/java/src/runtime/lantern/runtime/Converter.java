@@ -2,8 +2,9 @@
  * Between events and handlers' parameter and return types.
  *
  * byte[] and InputStream get the event as it is. String gets the decoded text of a JSON string,
- * else the event's text. Map, List, Object, numbers, Boolean and CharSequence go through our Json.
- * Any other type (a POJO, a generic type with POJOs in it) needs gson or jackson-databind on the
+ * else the event's text. Map, List, Object, numbers, Boolean and CharSequence go through our Json;
+ * what is in maps and lists becomes what their type arguments say, at whatever depth, or the event
+ * is refused: a List<Long> never holds an Integer. Any other type (a POJO, a generic type with POJOs in it) needs gson or jackson-databind on the
  * application's class path; without one, loading the handler fails and says so. Results: byte[] and
  * ByteArrayOutputStream as they are, void is null, all else JSON by the same rules (a String is a
  * JSON string, as on AWS).
@@ -15,11 +16,14 @@ import java.io.InputStream;
 import java.lang.reflect.Method;
 import java.lang.reflect.ParameterizedType;
 import java.lang.reflect.Type;
+import java.lang.reflect.TypeVariable;
 import java.lang.reflect.WildcardType;
 import java.math.BigDecimal;
 import java.math.BigInteger;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.Collection;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -60,16 +64,15 @@ final class Converter {
         if (type == String.class || type == CharSequence.class) {
             return Converter::text;
         }
-        if (plain(type)) {
-            Class<?> raw = raw(type);
-            return event -> fit(event.length == 0 ? null : Json.read(new String(event, StandardCharsets.UTF_8)), raw);
+        if (plain(type, true)) {
+            return event -> fit(event.length == 0 ? null : Json.read(new String(event, StandardCharsets.UTF_8)), type, "is");
         }
         Binder with = binder("parameter", type);
         return event -> with.read(new String(event, StandardCharsets.UTF_8), type);
     }
 
     Output output(Type type) {
-        boolean plain = plain(type);
+        boolean plain = plain(type, false);
         Binder with = plain || type == byte[].class || type == java.io.ByteArrayOutputStream.class ? null
             : binder("result", type);
         return result -> {
@@ -96,41 +99,103 @@ final class Converter {
         return text;
     }
 
-    private static boolean plain(Type type) {
-        if (type instanceof ParameterizedType) {
-            ParameterizedType generic = (ParameterizedType) type;
-            if (!plain(generic.getRawType())) {
-                return false;
-            }
-            for (Type argument : generic.getActualTypeArguments()) {
-                // Map<String, Integer> would get what the JSON holds: only types that any JSON fits.
-                if (!plain(argument) || raw(argument) != Object.class && raw(argument) != String.class
-                    && !Map.class.isAssignableFrom(raw(argument)) && !Iterable.class.isAssignableFrom(raw(argument))
-                    && !Number.class.isAssignableFrom(raw(argument)) && raw(argument) != Boolean.class) {
-                    return false;
-                }
-            }
-            return true;
+    /** Whether our Json makes such a value (`read`), or writes it. */
+    private static boolean plain(Type type, boolean read) {
+        Type bound = bound(type);
+        if (bound instanceof ParameterizedType) {
+            ParameterizedType generic = (ParameterizedType) bound;
+            Type[] arguments = generic.getActualTypeArguments();
+            boolean readMap = read && Map.class.isAssignableFrom(raw(generic));
+            return PLAIN.contains(raw(generic)) && (!readMap || key(arguments[0]))
+                && Arrays.stream(arguments).allMatch(argument -> plain(argument, read));
         }
+        return bound instanceof Class && PLAIN.contains(bound);
+    }
+
+    /** Whether the text of a JSON name can become such a key. */
+    private static boolean key(Type type) {
+        Class<?> raw = raw(bound(type));
+        return raw == Object.class || text(raw) || raw != Number.class && Number.class.isAssignableFrom(raw);
+    }
+
+    private static boolean text(Class<?> type) {
+        return type == String.class || type == CharSequence.class;
+    }
+
+    /** What a wildcard or a type variable stands for at least. */
+    private static Type bound(Type type) {
         if (type instanceof WildcardType) {
-            return plain(((WildcardType) type).getUpperBounds()[0]);
+            return bound(((WildcardType) type).getUpperBounds()[0]);
         }
-        return !(type instanceof Class) || PLAIN.contains(type);
+        return type instanceof TypeVariable ? bound(((TypeVariable<?>) type).getBounds()[0]) : type;
     }
 
     private static Class<?> raw(Type type) {
-        if (type instanceof Class) {
-            return (Class<?>) type;
-        }
-        return type instanceof ParameterizedType ? (Class<?>) ((ParameterizedType) type).getRawType() : Object.class;
+        return (Class<?>) (type instanceof ParameterizedType ? ((ParameterizedType) type).getRawType() : type);
     }
 
-    private static Object fit(Object value, Class<?> type) {
+    /** A value of our Json as `type` has it, changed in place. `where`: whether the event is it, or holds it. */
+    private static Object fit(Object value, Type type, String where) {
+        Type bound = bound(type);
+        if (bound instanceof ParameterizedType && raw(bound).isInstance(value)) {
+            Type[] arguments = ((ParameterizedType) bound).getActualTypeArguments();
+            return value instanceof Map ? map(value, arguments) : list(value, arguments[0]);
+        }
+        return fit(value, raw(bound), where);
+    }
+
+    @SuppressWarnings("unchecked") // Our Json's lists take anything.
+    private static Object list(Object value, Type element) {
+        ((List<Object>) value).replaceAll(each -> fit(each, element, "holds"));
+        return value;
+    }
+
+    @SuppressWarnings("unchecked") // Our Json's maps take anything.
+    private static Object map(Object value, Type[] types) {
+        Map<Object, Object> map = (Map<Object, Object>) value;
+        map.replaceAll((key, each) -> fit(each, types[1], "holds"));
+        Class<?> key = raw(bound(types[0]));
+        if (key == Object.class || text(key)) {
+            return map;
+        }
+        Map<Object, Object> converted = new LinkedHashMap<>();
+        map.forEach((name, each) -> converted.put(fit(number(name.toString(), key), key, "holds"), each));
+        return converted;
+    }
+
+    private static BigDecimal number(String name, Class<?> type) {
+        try {
+            return new BigDecimal(name);
+        } catch (NumberFormatException e) {
+            throw new IllegalArgumentException("the event holds the name \"" + name + "\", but the handler takes a "
+                + type.getSimpleName() + " there", e);
+        }
+    }
+
+    private static Object fit(Object value, Class<?> type, String where) {
         if (value == null || type.isInstance(value)) {
             return value;
         }
+        if (text(type) && (value instanceof Number || value instanceof Boolean)) {
+            return value.toString();
+        }
         if (value instanceof Number) {
-            BigDecimal number = new BigDecimal(value.toString());
+            Object number = number((Number) value, type);
+            if (number != null) {
+                return number;
+            }
+        }
+        if (type == boolean.class && value instanceof Boolean) {
+            return value;
+        }
+        throw new IllegalArgumentException("the event " + where + " a JSON " + value.getClass().getSimpleName()
+            + ", but the handler takes a " + type.getSimpleName());
+    }
+
+    /** The number as a type; null if that is none. */
+    private static Object number(Number value, Class<?> type) {
+        BigDecimal number = new BigDecimal(value.toString());
+        try {
             if (type == int.class || type == Integer.class) {
                 return number.intValueExact();
             } else if (type == long.class || type == Long.class) {
@@ -139,21 +204,19 @@ final class Converter {
                 return number.shortValueExact();
             } else if (type == byte.class || type == Byte.class) {
                 return number.byteValueExact();
-            } else if (type == double.class || type == Double.class) {
-                return number.doubleValue();
-            } else if (type == float.class || type == Float.class) {
-                return number.floatValue();
             } else if (type == BigInteger.class) {
                 return number.toBigIntegerExact();
-            } else if (type == BigDecimal.class) {
-                return number;
             }
+        } catch (ArithmeticException e) {
+            throw new IllegalArgumentException("the event's " + value + " is no " + type.getSimpleName()
+                + ", which the handler takes", e);
         }
-        if (type == boolean.class && value instanceof Boolean) {
-            return value;
+        if (type == double.class || type == Double.class) {
+            return number.doubleValue();
+        } else if (type == float.class || type == Float.class) {
+            return number.floatValue();
         }
-        throw new IllegalArgumentException("the event is a JSON " + value.getClass().getSimpleName()
-            + ", but the handler takes a " + type.getSimpleName());
+        return type == BigDecimal.class ? number : null;
     }
 
     private Binder binder(String what, Type type) {

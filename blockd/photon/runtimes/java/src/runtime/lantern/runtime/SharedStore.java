@@ -22,6 +22,8 @@ import java.util.function.LongSupplier;
 public final class SharedStore {
     /** Without a budget set (LANTERN_STORE_BYTES): this part of the largest heap. */
     private static final int HEAP_PART = 4;
+    /** So many leases may be over and not given back before they are looked for. */
+    private static final int FEW_LEASES = 64;
     private static final SharedStore SANDBOX = new SharedStore(sandboxBudget(), System::nanoTime);
 
     private final long budget;
@@ -29,6 +31,7 @@ public final class SharedStore {
     private final LinkedHashMap<String, Entry> entries = new LinkedHashMap<>(16, 0.75f, true);
     private final Map<String, Thread> inits = new HashMap<>();
     private final Map<String, Lease> leases = new HashMap<>();
+    private int sweepAt = FEW_LEASES;
     private long used;
     private long versions;
     private long hits;
@@ -225,12 +228,14 @@ public final class SharedStore {
             inits.put(key, Thread.currentThread());
         }
         T value = null;
+        long size = 0;
         boolean made = false;
         try {
             value = Objects.requireNonNull(init.call(), "an initialiser must not return null");
+            // Here: it walks through the value, which may throw too.
+            size = bytes < 0 ? Sizes.estimate(value) : bytes;
             made = true;
         } finally {
-            long size = made ? bytes < 0 ? Sizes.estimate(value) : bytes : 0;
             synchronized (this) {
                 inits.remove(key);
                 notifyAll();
@@ -255,6 +260,7 @@ public final class SharedStore {
             Lease held = leases.get(name);
             if (held == null || now - held.ends >= 0) {
                 Lease lease = new Lease(name, now + TimeUnit.MILLISECONDS.toNanos(ttlMs));
+                sweepLeases(now);
                 leases.put(name, lease);
                 return Optional.of(lease);
             }
@@ -265,6 +271,19 @@ public final class SharedStore {
             waits++;
             wait(Math.max(1, TimeUnit.NANOSECONDS.toMillis(left)));
         }
+    }
+
+    /** Drops leases that are over, each time their number has doubled: names may be used once and left. */
+    private void sweepLeases(long now) {
+        if (leases.size() >= sweepAt) {
+            leases.values().removeIf(lease -> now - lease.ends >= 0);
+            sweepAt = Math.max(FEW_LEASES, leases.size() * 2);
+        }
+    }
+
+    /** Leases that are kept, held or over. */
+    synchronized int leases() {
+        return leases.size();
     }
 
     /** What the store holds and did. */

@@ -6,17 +6,25 @@ package lantern.runtime;
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
+import java.lang.reflect.Method;
+import java.math.BigDecimal;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
 import java.nio.charset.StandardCharsets;
+import java.util.AbstractList;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collection;
 import java.util.Collections;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.FutureTask;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import lantern.tests.Check;
@@ -37,7 +45,10 @@ public final class UnitTests {
         run.test("store: versions, ttl, budget", UnitTests::store);
         run.test("store: getOrInit runs once under 100 threads", UnitTests::initOnce);
         run.test("store: an initialiser that fails gives the next its turn", UnitTests::initFails);
+        run.test("store: a value whose size cannot be estimated locks nothing", UnitTests::sizeFails);
         run.test("store: leases exclude", UnitTests::leases);
+        run.test("store: leases that are over are forgotten", UnitTests::oldLeases);
+        run.test("converter: elements are what type arguments say", UnitTests::generics);
         run.test("store client", UnitTests::client);
         run.test("leak check", UnitTests::leakCheck);
         run.test("slots grow and shrink within their limit", UnitTests::slots);
@@ -129,6 +140,98 @@ public final class UnitTests {
         begun.await();
         Check.equal("second", store.getOrInit("k", () -> "second"));
         Check.throwsWith("cannot", () -> first.get());
+    }
+
+    private static void sizeFails() throws Exception {
+        SharedStore store = new SharedStore(1000, System::nanoTime);
+        List<Object> broken = new AbstractList<>() {
+            @Override
+            public Object get(int index) {
+                throw new IllegalStateException("no elements");
+            }
+
+            @Override
+            public int size() {
+                return 1;
+            }
+        };
+        Check.throwsWith("no elements", () -> store.getOrInit("k", () -> broken));
+        FutureTask<Object> second = new FutureTask<>(() -> store.getOrInit("k", () -> "second"));
+        Thread thread = new Thread(second);
+        thread.setDaemon(true);
+        thread.start();
+        Check.equal("second", second.get(10, TimeUnit.SECONDS));
+    }
+
+    private static void oldLeases() throws Exception {
+        AtomicLong now = new AtomicLong();
+        SharedStore store = new SharedStore(1000, now::get);
+        SharedStore.Lease held = store.lease("held", 1_000_000, 0).get();
+        for (int i = 0; i < 10_000; i++) {
+            store.lease("once-" + i, 1, 0).get();
+            now.addAndGet(1_000_000);
+        }
+        Check.that(store.leases() <= 128, store.leases() + " leases are kept");
+        Check.that(held.isHeld(), "one that is held was forgotten");
+    }
+
+    /** Parameters of every generic sort. */
+    @SuppressWarnings("unused") // By reflection.
+    private static final class Generic<T extends Map<String, Long>> {
+        void longs(List<Long> in) {}
+
+        void doubles(Map<String, Double> in) {}
+
+        void nested(Map<String, List<Map<String, BigDecimal>>> in) {}
+
+        void strings(Map<String, String> in) {}
+
+        void keys(HashMap<Integer, Short> in) {}
+
+        void wild(Collection<? extends Number> in) {}
+
+        void upper(List<? extends Float> in) {}
+
+        void variable(T in) {}
+
+        void any(List<?> in) {}
+
+        void arrays(List<String>[] in) {}
+
+        void sets(java.util.Set<String> in) {}
+    }
+
+    private static Object converted(String method, String event) throws Exception {
+        Method found = Arrays.stream(Generic.class.getDeclaredMethods()).filter(each -> each.getName().equals(method))
+            .findAny().get();
+        try {
+            return new Converter(UnitTests.class.getClassLoader()).input(found.getGenericParameterTypes()[0])
+                .of(event.getBytes(StandardCharsets.UTF_8));
+        } catch (Exception e) {
+            throw e;
+        } catch (Throwable thrown) {
+            throw new AssertionError(thrown);
+        }
+    }
+
+    private static void generics() throws Exception {
+        Check.equal(List.of(1L, 12345678901L), converted("longs", "[1,12345678901]"));
+        Check.equal(Map.of("price", 5.0), converted("doubles", "{\"price\":5}"));
+        Check.equal(Map.of("a", List.of(Map.of("b", new BigDecimal(7)))), converted("nested", "{\"a\":[{\"b\":7}]}"));
+        Check.equal(Map.of("a", "1", "b", "true", "c", "x"), converted("strings", "{\"a\":1,\"b\":true,\"c\":\"x\"}"));
+        Check.equal(Map.of(1, (short) 2), converted("keys", "{\"1\":2}"));
+        Check.equal(List.of(1, 2.5), converted("wild", "[1,2.5]"));
+        Check.equal(List.of(1f), converted("upper", "[1]"));
+        Check.equal(Map.of("a", 1L), converted("variable", "{\"a\":1}"));
+        Check.equal(List.of(1, "a", List.of()), converted("any", "[1,\"a\",[]]"));
+        Check.equal(null, ((List<?>) converted("longs", "[null]")).get(0));
+        Check.throwsWith("holds a JSON String, but the handler takes a Long", () -> converted("longs", "[\"a\"]"));
+        Check.throwsWith("1.5 is no Long", () -> converted("longs", "[1.5]"));
+        Check.throwsWith("name \"x\"", () -> converted("keys", "{\"x\":2}"));
+        Check.throwsWith("is a JSON ArrayList, but the handler takes a Map", () -> converted("doubles", "[]"));
+        for (String other : List.of("arrays", "sets")) {
+            Check.throwsWith("gson or jackson", () -> converted(other, "[]"));
+        }
     }
 
     private static void leases() throws Exception {
