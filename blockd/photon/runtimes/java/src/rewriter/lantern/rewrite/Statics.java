@@ -10,10 +10,11 @@
  *
  * X.f stays and holds the initial value (the base view). Fields of types that may be mutable are
  * copied one by one at first use: a bit in the holder's `lantern$filled$w` says that one is there.
- * Invariants: of filling and the first set, the one that comes later under the holder's lock counts,
- * and filling leaves alone what is there, so no write is lost; copies are made before that lock is
- * taken, so that no code but ours ever runs under it (Photon says why); the bit is volatile and set last, so who sees it sees the copy; every accessor is small
- * enough for the JIT to inline, and those on a holder leave loads that it can move out of loops.
+ * Invariants: filling and setting take the holder's lock for their last step, and filling leaves
+ * alone what was set, so no write is lost; copies are made before that lock is taken, so that no
+ * code but ours ever runs under it (Photon says why); the bit is volatile and set last, so who sees
+ * it sees the copy; every accessor is small enough for the JIT to inline, and those on a holder
+ * leave loads that it can move out of loops.
  */
 package lantern.rewrite;
 
@@ -133,10 +134,13 @@ final class Statics {
         return writer.toByteArray();
     }
 
-    /** fill$f(photon, base): makes the copy and hands it to first$f. */
+    /** fill$f(photon, base): unless the field has been set, makes the copy and hands it to first$f. */
     private void fill(ClassWriter writer, Static field) {
         MethodVisitor code = writer.visitMethod(0, "fill$" + field.name, "(L" + PHOTON + ";" + OBJECT + ")V", null, null);
         code.visitCode();
+        Label filled = new Label();
+        testBit(code, 0, field);
+        code.visitJumpInsn(Opcodes.IFNE, filled);
         code.visitVarInsn(Opcodes.ALOAD, 0);
         code.visitVarInsn(Opcodes.ALOAD, 1);
         code.visitVarInsn(Opcodes.ALOAD, 0);
@@ -146,6 +150,8 @@ final class Statics {
             "(" + OBJECT + "Ljava/lang/String;" + OBJECT + ")" + OBJECT, false);
         code.visitTypeInsn(Opcodes.CHECKCAST, Type.getType(field.descriptor).getInternalName());
         code.visitMethodInsn(Opcodes.INVOKEVIRTUAL, holder, "first$" + field.name, "(" + field.descriptor + ")V", false);
+        code.visitLabel(filled);
+        code.visitFrame(Opcodes.F_SAME, 0, null, 0, null);
         end(code, Opcodes.RETURN);
     }
 

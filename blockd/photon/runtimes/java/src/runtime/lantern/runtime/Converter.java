@@ -4,10 +4,10 @@
  * byte[] and InputStream get the event as it is. String gets the decoded text of a JSON string,
  * else the event's text. Map, List, Object, numbers, Boolean and CharSequence go through our Json;
  * what is in maps and lists becomes what their type arguments say, at whatever depth, or the event
- * is refused: a List<Long> never holds an Integer. Any other type (a POJO, a generic type with POJOs in it) needs gson or jackson-databind on the
- * application's class path; without one, loading the handler fails and says so. Results: byte[] and
- * ByteArrayOutputStream as they are, void is null, all else JSON by the same rules (a String is a
- * JSON string, as on AWS).
+ * is refused: a List<Long> never holds an Integer. Any other type (a POJO, a generic type with POJOs
+ * in it) needs gson or jackson-databind on the application's class path; without one, loading the
+ * handler fails and says so. Results: byte[] and ByteArrayOutputStream as they are, void is null,
+ * all else JSON by the same rules (a String is a JSON string, as on AWS).
  */
 package lantern.runtime;
 

@@ -71,8 +71,8 @@ final class Slot extends PhotonThread {
                 return;
             }
             invocation = next;
-            slots.taken();
             counted = 2;
+            slots.taken();
             serve(next);
             invocation = null;
             reset(name);

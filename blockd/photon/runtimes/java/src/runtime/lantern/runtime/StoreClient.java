@@ -105,8 +105,16 @@ public final class StoreClient implements AutoCloseable {
             return value;
         } finally {
             if (!put) {
-                call("DELETE", path + "/init", null, "Lantern-Lease", lease);
+                giveUp(path, lease);
             }
+        }
+    }
+
+    private void giveUp(String path, String lease) {
+        try {
+            call("DELETE", path + "/init", null, "Lantern-Lease", lease);
+        } catch (IOException e) {
+            // The lease ends by itself; what the caller must hear of is why there is no value.
         }
     }
 
