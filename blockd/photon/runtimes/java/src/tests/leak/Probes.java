@@ -251,11 +251,16 @@ public final class Probes {
         all.add(isolated("parallel stream", secret -> IntStream.range(0, 100).parallel().forEach(n -> Statics.text = secret),
             () -> IntStream.range(0, 100).parallel().mapToObj(n -> Statics.text)
                 .filter(text -> !text.equals(Probe.NOTHING)).findAny().orElse(Probe.NOTHING)));
-        all.add(isolated("a Timer that photons share", secret -> timed(() -> Statics.text = secret), () -> {
+        all.add(isolated("a Timer that photons share", secret -> timed(SHARED_TIMER, () -> Statics.text = secret), () -> {
             String[] found = new String[1];
-            timed(() -> found[0] = Statics.text);
+            timed(SHARED_TIMER, () -> found[0] = Statics.text);
             return found[0];
         }));
+        all.add(isolated("a Timer that the photon starts", secret -> {
+            Timer timer = new Timer(true);
+            timed(timer, () -> Statics.text = secret);
+            timer.cancel();
+        }, () -> Statics.text));
     }
 
     private static void join(Runnable task) throws InterruptedException {
@@ -264,9 +269,9 @@ public final class Probes {
         thread.join();
     }
 
-    private static void timed(Runnable task) throws InterruptedException {
+    private static void timed(Timer timer, Runnable task) throws InterruptedException {
         CountDownLatch done = new CountDownLatch(1);
-        SHARED_TIMER.schedule(new TimerTask() {
+        timer.schedule(new TimerTask() {
             @Override
             public void run() {
                 task.run();

@@ -7,7 +7,11 @@
  */
 package lantern.tests;
 
+import java.io.File;
 import java.lang.ref.WeakReference;
+import java.lang.reflect.Method;
+import java.net.URL;
+import java.net.URLClassLoader;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Callable;
@@ -46,6 +50,7 @@ public final class LeakSuite {
         Check.test("long chains are copied", () -> twice(Copies::chains));
         Check.test("two threads of a photon copy at once", LeakSuite::together);
         Check.test("a library's own worker thread", LeakSuite::worker);
+        Check.test("isolated:     statics of a class of another loader", LeakSuite::otherLoader);
         Check.test("each photon's Random is its own", LeakSuite::random);
         Check.test("64 photons count at once, each for itself", LeakSuite::counting);
         Check.test("memory is released", LeakSuite::releases);
@@ -140,6 +145,26 @@ public final class LeakSuite {
             Check.equal(Probe.NOTHING, Worker.read());
         }
         Check.equal(Probe.NOTHING, inPhoton(Semantics::text));
+    }
+
+    private static void otherLoader() throws Exception {
+        List<URL> urls = new ArrayList<>();
+        for (String part : System.getProperty("java.class.path").split(File.pathSeparator)) {
+            urls.add(new File(part).toURI().toURL());
+        }
+        try (URLClassLoader loader = new URLClassLoader(urls.toArray(new URL[0]), ClassLoader.getPlatformClassLoader())) {
+            Class<?> statics = loader.loadClass("leak.Statics");
+            Check.that(statics != Class.forName("leak.Statics"), "it is the same class");
+            Method set = statics.getDeclaredMethod("hidden", String.class);
+            Method get = statics.getDeclaredMethod("hidden");
+            set.setAccessible(true);
+            get.setAccessible(true);
+            Check.equal("secret", inPhoton(() -> {
+                set.invoke(null, "secret");
+                return get.invoke(null);
+            }));
+            Check.equal(Probe.NOTHING, inPhoton(() -> get.invoke(null)));
+        }
     }
 
     private static void random() throws Exception {
