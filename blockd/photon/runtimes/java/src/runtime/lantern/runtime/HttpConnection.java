@@ -32,7 +32,7 @@ final class HttpConnection implements AutoCloseable {
     /** Most bytes of one read. The JDK copies through a direct buffer of this size. */
     private static final int READ_BYTES = 64 * 1024;
     private static final int CONNECT_TIMEOUT_MS = 5_000;
-    /** How long a connection may have been idle for `requestOnce`: blockd closes one after 30 s. */
+    /** How long a connection may have been idle for `requestOnce`: less than servers have patience with one. */
     private static final long FRESH_NANOS = 10_000_000_000L;
 
     /** A reply, whole. Header names are in lower case. */
