@@ -10,6 +10,8 @@ All invocations of a function that share a sandbox share its store; it lives as
 long as the sandbox and may evict. Values are bytes, keys are str of at most
 1 KiB as UTF-8. Every thread has a connection of its own, none survives a fork.
 Errors are `StoreError`; `TooLarge`, `Timeout` and `LeaseLost` are its kinds.
+Only reads are repeated when a connection breaks: after a `StoreError` of another
+call nobody knows whether it was carried out.
 """
 
 import os
@@ -173,7 +175,9 @@ def _call(method, path, headers=(), body=None):
     if method in ("POST", "PUT") and body is None:
         body = b""
     try:
-        return connection.call(method, path, headers, body)
+        # A second copy of a write would meet the first: a compare-and-swap that was
+        # done would say that it was not, a lease would wait for itself.
+        return connection.call(method, path, headers, body, again=method == "GET")
     except OSError as error:
         raise StoreError("%s %s: %s" % (method, path.partition("?")[0], error)) from error
 

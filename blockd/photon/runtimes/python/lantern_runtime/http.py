@@ -135,11 +135,27 @@ class Connection:
             self.close()
         return Answer(status, headers, body)
 
-    def call(self, method, path, headers=(), body=None):
+    def refresh(self):
+        """Drops a connection that the server closed while it was idle, as it may.
+        For requests that cannot be sent again when sending them shows it."""
+        if self.sock is None:
+            return
+        try:
+            self.sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return  # open, and nothing to read: as it should be
+        except OSError:
+            pass
+        self.close()
+
+    def call(self, method, path, headers=(), body=None, again=True):
         """Sends one request and reads its answer. A keep-alive connection that
         the server (or user code: it can close any descriptor) closed meanwhile
-        is opened again, once: every call of the Runtime API names its
-        invocation, so a second copy does no harm."""
+        is opened again, once. With `again` a second copy of the request does no
+        harm, so this is tried, the quickest way; without, a connection that
+        breaks under the request is an error: it may have been carried out."""
+        if not again:
+            self.refresh()
         fresh = self.sock is None
         try:
             self.send(method, path, headers, body)
@@ -147,7 +163,7 @@ class Connection:
         except ProtocolError:
             raise
         except OSError:
-            if fresh:
+            if fresh or not again:
                 raise
         self.send(method, path, headers, body)
         return self.receive()

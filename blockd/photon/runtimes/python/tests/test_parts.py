@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import select
 import socket
 import sys
 import tempfile
@@ -16,27 +17,32 @@ from lantern_runtime import config, http, isolation, payload, scratch, slots  # 
 
 
 class Peer:
-    """A server that sends given bytes, in given pieces, after each request."""
+    """A server that sends given bytes, in given pieces, after each request, and then
+    closes; with `keep` only when there is nothing to send."""
 
-    def __init__(self, case, *pieces):
+    def __init__(self, case, *pieces, keep=False):
+        self.pieces, self.keep, self.requests = pieces, keep, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         case.addCleanup(self._listener.close)
         self.connection = http.Connection(self._listener.getsockname())
         case.addCleanup(self.connection.close)
-        threading.Thread(target=self._serve, args=(pieces,), daemon=True).start()
+        threading.Thread(target=self._serve, daemon=True).start()
 
-    def _serve(self, pieces):
+    def _serve(self):
         while True:
             try:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
             with sock:
-                sock.recv(65536)
-                for piece in pieces:
-                    try:
-                        sock.sendall(piece)
-                    except OSError:
+                while sock.recv(65536):
+                    self.requests += 1
+                    for piece in self.pieces:
+                        try:
+                            sock.sendall(piece)
+                        except OSError:
+                            break
+                    if not (self.keep and self.pieces):
                         break
 
 
@@ -77,6 +83,26 @@ class Http(unittest.TestCase):
         connection = Peer(self, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").connection
         for _ in range(3):  # the peer closes after every answer, without saying so
             self.assertEqual(connection.call("GET", "/").body, b"x")
+
+    def test_what_must_not_be_sent_twice_is_not(self):
+        """An idle connection that was closed is seen before; a break afterwards is an error."""
+        peer = Peer(self, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+        for _ in range(3):
+            self.assertEqual(peer.connection.call("POST", "/", again=False).body, b"x")
+            select.select([peer.connection.sock], [], [])  # the peer has closed
+        cut = Peer(self, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", keep=True)
+        cut.connection.call("POST", "/")
+        cut.pieces = ()
+        with self.assertRaises(OSError):
+            cut.connection.call("POST", "/", again=False)
+        self.assertEqual(cut.requests, 2)
+
+    def test_a_stream_does_not_begin_on_a_closed_connection(self):
+        connection = Peer(self, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").connection
+        connection.call("GET", "/")
+        select.select([connection.sock], [], [])
+        connection.refresh()
+        self.assertIsNone(connection.sock)
 
     def test_a_connection_that_the_server_ends_is_closed(self):
         connection = Peer(self, b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").connection

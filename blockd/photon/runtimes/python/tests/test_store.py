@@ -100,6 +100,18 @@ class Client(unittest.TestCase):
         with self.assertRaises(KeyError), store.lease("l"):
             raise KeyError
 
+    def test_a_write_whose_answer_is_lost_is_not_repeated(self):
+        """The connection breaks behind the commit: nobody may be told "it was not done"."""
+        version = store.put("k", b"1")
+        for call in (lambda: store.compare_and_swap("k", b"2", version), lambda: store.add("new", b"1"), lambda: store.put("p", b"1"),
+                     lambda: store.delete("k"), lambda: store.lease("l").__enter__(), lambda: store.get_or_init("i", lambda: b"1")):
+            self.api.lose_answers = 1
+            self.assertRaises(store.StoreError, call)
+            self.assertEqual(self.api.lose_answers, 0)
+        self.assertEqual(store.get("new"), b"1")
+        self.api.lose_answers = 1
+        self.assertEqual(store.get("new"), b"1")
+
     def test_no_server(self):
         os.environ["AWS_LAMBDA_RUNTIME_API"] = "127.0.0.1:1"
         self.assertRaises(store.StoreError, store.get, "k")

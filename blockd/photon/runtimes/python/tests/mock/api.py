@@ -2,7 +2,7 @@
 
 `MockApi.invoke` puts an invocation into the queue; a waiting `next` takes it;
 `Invocation.result` is what was posted. Only for as many invocations as there
-are waiting `next` calls is anything handed out. A client that half-closes or
+are waiting `next` calls is anything handed out, to the call that came last. A client that half-closes or
 closes its connection takes its `next` back: an invocation is handed out or the
 `next` is withdrawn, never both (`_Waiter`, under one lock).
 """
@@ -72,21 +72,26 @@ class _Waiter:
 class MockApi:
     """The servers. Close it at the end."""
 
-    def __init__(self, lifo=False):
-        """With `lifo` the `next` that came last gets the next invocation. Set
-        `with_logs` to False for a runtime that knows nothing of the log port."""
+    def __init__(self):
+        """Set `with_logs` to False for a runtime that knows nothing of the log port,
+        `most_bytes` to bound answers, `status` to have all answers refused with it,
+        `lose_answers` to the count of store calls whose connection breaks behind them."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address = self._listener.getsockname()
         self.logs = LogPort()
         self.store = Store()
-        self._lifo = lifo
         self.with_logs = True
+        self.most_bytes = None
+        self.status = None
+        self.lose_answers = 0
         self._changed = threading.Condition()
         self._queue = collections.deque()
-        self._waiters = collections.deque()
+        self._waiters = []
+        self._expired = set()
         self._known = {}  # request id -> Invocation, as long as an answer is accepted
         self.init_errors = []
         self.late = 0
+        self.unknown = 0
         self.problems = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -115,6 +120,7 @@ class MockApi:
         """Answers the caller as blockd does at a deadline: later answers get 410."""
         with self._changed:
             self._known.pop(invocation.request_id, None)
+            self._expired.add(invocation.request_id)
 
     def waiting(self):
         """Pids of the photons whose `next` waits."""
@@ -133,7 +139,7 @@ class MockApi:
 
     def _hand_out(self):
         while self._queue and self._waiters:
-            waiter = self._waiters.pop() if self._lifo else self._waiters.popleft()
+            waiter = self._waiters.pop()
             waiter.invocation = self._queue.popleft()
             waiter.ready.set()
         self._changed.notify_all()
@@ -163,7 +169,11 @@ class MockApi:
         """Answers one request; False ends the connection."""
         parts = request.path.split("/")[1:]
         if parts[0] == "lantern":
-            wire.answer(sock, *self.store.answer(request))
+            answer = self.store.answer(request)
+            if self.lose_answers:
+                self.lose_answers -= 1
+                return False
+            wire.answer(sock, *answer)
         elif parts[:3] != ["2018-06-01", "runtime", parts[2]]:
             wire.answer(sock, 404)
         elif parts[2:] == ["invocation", "next"]:
@@ -202,11 +212,20 @@ class MockApi:
             return True
 
     def _post(self, request_id, kind, request):
+        """As blockd: an error that is too large is nobody's answer, a response that
+        is too large is answered for."""
+        too_large = self.most_bytes is not None and len(request.body) > self.most_bytes
         with self._changed:
+            if request_id in self._known and (self.status or (too_large and kind == "error")):
+                return self.status or 413
             invocation = self._known.pop(request_id, None)
-        if invocation is None:
-            self.late += 1
-            return 410
+            if invocation is None:
+                late = request_id in self._expired
+                self.late += late
+                self.unknown += not late
+                return 410 if late else 400
+        if too_large:
+            kind, request.body = "error", b'{"errorType": "Function.ResponseSizeTooLarge"}'
         # The log's end was sent before the answer, on another connection: what
         # is on its way is waited for.
         closed = self.with_logs and self.logs.wait_closed(request_id, DEADLINE_SECONDS)
@@ -214,4 +233,4 @@ class MockApi:
         with self._changed:
             invocation.answered.set()
             self._changed.notify_all()
-        return 202
+        return 413 if too_large else 202
