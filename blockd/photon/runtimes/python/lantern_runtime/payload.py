@@ -13,6 +13,14 @@ BYTES = "application/unknown"
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
+MOST_MESSAGE_CHARS = 32 * 1024
+MOST_NAME_CHARS = 256
+MOST_TRACE_ENTRIES = 64
+MOST_ENTRY_CHARS = 1024
+"""What an error may hold. The Runtime API takes 6 MiB and gives no answer to its
+caller for more. A character needs up to 12 bytes in JSON, so an error of all
+that is allowed here stays below 1.5 MiB."""
+
 _NATIVE_UNICODE = {"AWS_Lambda_python3.%d" % minor for minor in range(12, 20)}
 
 
@@ -114,8 +122,23 @@ def _default(item):
 
 
 def error(message, name, trace, request_id):
-    """The JSON object of an error, as a dict."""
-    return {"errorMessage": message or "", "errorType": name or "", "requestId": request_id or "", "stackTrace": trace or []}
+    """The JSON object of an error, as a dict, cut to what the Runtime API takes."""
+    return {"errorMessage": _cut(message or "", MOST_MESSAGE_CHARS), "errorType": _cut(name or "", MOST_NAME_CHARS),
+            "requestId": request_id or "", "stackTrace": _cut_trace(trace or [])}
+
+
+def _cut(text, most):
+    """`text`, or its beginning and how much is left out."""
+    return text if len(text) <= most else "%s... (%d more characters)" % (text[:most], len(text) - most)
+
+
+def _cut_trace(trace):
+    """The outermost and the innermost entries; those between them are counted."""
+    left_out = len(trace) - MOST_TRACE_ENTRIES
+    if left_out > 0:
+        half = MOST_TRACE_ENTRIES // 2
+        trace = [*trace[:half], "  ... (%d more entries)\n" % left_out, *trace[-half:]]
+    return [_cut(entry, MOST_ENTRY_CHARS) for entry in trace]
 
 
 def error_of(exception, request_id):
@@ -144,6 +167,17 @@ def _message(exception):
 def encode_error(fields):
     """Bytes of an error's JSON. Never fails."""
     return json.dumps(fields, ensure_ascii=True, default=str).encode("ascii")
+
+
+def encode_small_error(fields, most_bytes):
+    """As `encode_error`, in at most `most_bytes`, which are 8 KiB or more: without
+    the trace, and with less of the message, if need be."""
+    body = encode_error(fields)
+    for chars in (2048, 256):
+        if len(body) <= most_bytes:
+            break
+        body = encode_error(dict(fields, stackTrace=[], errorMessage=fields["errorMessage"][:chars]))
+    return body
 
 
 def log_line(fields, log_format):

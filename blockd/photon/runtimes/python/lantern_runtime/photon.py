@@ -74,18 +74,22 @@ class Photon:
         self.slots = world.slots
         self.threads = isolation.threads()
         self.last = world.config.per_invocation
+        self.unanswered = False
         self.scratch = PhotonScratch(world.scratch, slot)
         self.log = PhotonLog(world.config.log_address, world.streams)
         self.connection = Connection(world.config.api)
         self.next_headers = [("Lantern-Photon-Pid", str(self.pid))]
 
     def live(self):
-        """Takes invocations until it is to end; returns the exit status."""
+        """Takes invocations until it is to end; returns the exit status. One whose
+        answer was not taken stays noted: the zygote answers it, and clears up."""
         self.scratch.renew()
         isolation.reseed()
         self.log.connect_ahead()
         while True:
             self._invoke(self._next())
+            if self.unanswered:
+                return 1
             self.slots.set_request(self.slot, "")
             if self.last:
                 self.scratch.remove()

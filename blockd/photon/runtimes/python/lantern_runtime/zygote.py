@@ -87,8 +87,8 @@ def _import(world):
     except BaseException as error:
         fields = payload.error_of(error, "")
         if isinstance(error, SystemExit):
-            fields["errorType"] = payload.Fault.EXIT
-            fields["errorMessage"] = "the handler module ended the process: exit status %s" % error.code
+            fields = payload.error("the handler module ended the process: exit status %s" % error.code,
+                                   payload.Fault.EXIT, fields["stackTrace"], "")
     print(payload.log_line(fields, config.log_format), flush=True)
     post_error(config, "init/error", fields)
     return False

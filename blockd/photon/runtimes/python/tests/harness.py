@@ -17,6 +17,9 @@ import unittest
 from mock.api import DEADLINE_SECONDS, MockApi
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+SHARED_TMP = "lantern: /tmp is not a link to /proc/self/fd/900: /tmp is shared by all invocations, only TMPDIR is private\n"
+"""All that the sandbox's log says outside of a sandbox when nothing is wrong."""
+
 ZYGOTE = os.path.join(os.path.dirname(HERE), "lantern_zygote.py")
 
 

@@ -2,10 +2,11 @@
 
 import base64
 import json
+import os
 import time
 import unittest
 
-from harness import RuntimeCase
+from harness import SHARED_TMP, RuntimeCase, state_of
 
 ECHO = "def handler(event, context):\n    return event\n"
 
@@ -95,23 +96,78 @@ class Errors(RuntimeCase):
             """)
         self.assertEqual(self.error({})["errorType"], "Bad")
 
-    def test_a_late_answer_is_refused_and_the_photon_goes_on(self):
+    def test_errors_of_any_size_are_answered(self):
+        self.api.most_bytes = 6 << 20
         self.start("""
+            def deep(left):
+                if left: return deep(left - 1)
+                raise ValueError("deep")
+            def again(left, other):
+                return other(left - 1, again) if left else deep(0)
+            def another(left, other):
+                return other(left - 1, another) if left else deep(0)
+            def handler(event, context):
+                if event == "trace": again(600, another)
+                if event == "line": exec("def f():\\n  raise ValueError(%s)" % ("1+" * 5000 + "1"))
+                if event == "name": raise type("E" * (7 << 20), (Exception,), {})
+                raise ValueError(event["with"] * event["times"])
+            """)
+        for event in [{"with": c, "times": n} for c, n in (("x", 7 << 20), ("\u00e9", 2 << 20), ("\U0001f600", 32 * 1024), ("\0", 7 << 20))]:
+            error = self.error(event)
+            self.assertEqual(error["errorMessage"][:32 * 1024], event["with"] * 32 * 1024)
+            self.assertLess(len(error["errorMessage"]), 33 * 1024)
+        self.assertIn("E" * 200, self.error("name")["errorType"])
+        trace = self.error("trace")["stackTrace"]
+        self.assertIn("in handler", trace[0])
+        self.assertIn("in deep", trace[-1])
+        self.assertIn("more entries", trace[32])
+        self.assertEqual((self.api.late, self.api.unknown), (0, 0))
+
+    def test_a_photon_whose_answer_is_late_takes_no_further_invocation(self):
+        """The kill for the old one is on its way, and would hit the new one."""
+        runtime = self.start("""
             import os
             def handler(event, context):
                 if event: open(event).read()
                 return os.getpid()
-            """)
-        import os
+            """, concurrency=2)
         fifo = os.path.join(self.root, "fifo")
         os.mkfifo(fifo)
         invocation = self.api.invoke(fifo)
         pid = invocation.wait_taken()
+        self.until_waiting(1)
         self.api.expire(invocation)
         with open(fifo, "w"):
             pass
-        self.assertEqual(self.call(None), pid)
+        self.until(lambda: state_of(pid) in (None, "Z"), "the late photon ended")
         self.assertEqual(self.api.late, 1)
+        self.assertNotIn(pid, [self.call(None) for _ in range(3)])
+        self.assertEqual(self.api.unknown, 0)
+        self.assertEqual(runtime.log(), SHARED_TMP)
+
+    def test_a_response_that_is_too_large_is_answered_once(self):
+        self.api.most_bytes = 1000
+        runtime = self.start("import os\ndef handler(event, context):\n    return [os.getpid(), 'x' * event]\n")
+        first = self.call(1)[0]
+        self.assertEqual(self.error(1000)["errorType"], "Function.ResponseSizeTooLarge")
+        self.assertNotEqual(self.call(1)[0], first)
+        self.assertEqual((self.api.late, self.api.unknown), (0, 0))
+        self.assertNotIn("not taken", runtime.log())
+
+    def test_an_answer_that_is_not_taken_is_left_to_the_zygote(self):
+        runtime = self.start("import os\ndef handler(event, context):\n    return os.getpid()\n")
+        self.api.status = 500
+        invocation = self.api.invoke({})
+        pid = invocation.wait_taken()
+        self.until(lambda: "signal" in runtime.log() or "exit status" in runtime.log(), "the zygote answered")
+        self.assertIn("response: status 500", runtime.log())
+        self.api.status = None
+        self.assertNotEqual(self.call({}), pid)
+
+    def test_an_error_is_answered_without_standard_streams(self):
+        self.start("import sys\ndef handler(event, context):\n    sys.stdout.close()\n    sys.stderr = None\n    raise KeyError(event)\n")
+        for _ in range(2):
+            self.assertEqual(self.error({})["errorType"], "KeyError")
 
 
 class Context(RuntimeCase):
@@ -225,13 +281,24 @@ class Streams(RuntimeCase):
             print("before")
             if event == "early":
                 raise ValueError("early")
+            if event == "odd first":
+                yield 3
+            if event == "copy":
+                import os
+                child = os.fork()
+                if child:
+                    os.waitpid(child, 0)
             yield "one "
             yield b""
             yield b"two"
             if event == "late":
                 raise ValueError("late")
+            if event == "large":
+                raise ValueError("\\U0001f600" * 100000)
             if event == "odd":
                 yield 3
+            if event.startswith("fifo:"):
+                open(event[5:]).read()
             print("after")
         """
 
@@ -248,6 +315,18 @@ class Streams(RuntimeCase):
         self.start(self.SOURCE)
         self.assertEqual(self.error("early")["errorMessage"], "early")
 
+    def test_a_first_piece_that_is_none_is_an_error(self):
+        self.start(self.SOURCE)
+        self.assertEqual(self.error("odd first")["errorType"], "Runtime.MarshalError")
+        self.assertEqual(self.api.problems, [])  # no request within the body of another
+        self.assertEqual(self.api.invoke("").result().body, b"one two")
+
+    def test_a_forked_copy_does_not_stream(self):
+        self.start(self.SOURCE)
+        self.assertEqual(self.api.invoke("copy").result().body, b"one two")
+        self.assertEqual(self.api.invoke("").result().body, b"one two")
+        self.assertEqual((self.api.late, self.api.unknown), (0, 0))
+
     def test_a_late_error_is_in_the_trailers(self):
         self.start(self.SOURCE)
         for event, kind in (("late", "ValueError"), ("odd", "Runtime.MarshalError")):
@@ -257,6 +336,29 @@ class Streams(RuntimeCase):
             body = json.loads(base64.b64decode(result.trailers["lambda-runtime-function-error-body"]))
             self.assertEqual(body["errorType"], kind)
             self.assertIn(kind.encode(), result.log)
+
+    def test_a_large_late_error_fits_into_trailers(self):
+        self.start(self.SOURCE)
+        trailers = self.api.invoke("large").result().trailers
+        self.assertLess(sum(len(name) + len(value) for name, value in trailers.items()), 12 * 1024)
+        error = json.loads(base64.b64decode(trailers["lambda-runtime-function-error-body"]))
+        self.assertEqual(error["errorType"], "ValueError")
+        self.assertIn("\U0001f600" * 200, error["errorMessage"])
+
+    def test_a_photon_whose_stream_is_late_takes_no_further_invocation(self):
+        self.start(self.SOURCE)
+        invocation = self.api.invoke("fifo:" + self.fifo())
+        pid = invocation.wait_taken()
+        self.api.expire(invocation)
+        with open(os.path.join(self.root, "fifo"), "w"):
+            pass
+        self.until(lambda: state_of(pid) in (None, "Z"), "the late photon ended")
+        self.assertEqual((self.api.late, self.api.unknown), (1, 0))
+
+    def fifo(self):
+        path = os.path.join(self.root, "fifo")
+        os.mkfifo(path)
+        return path
 
 
 if __name__ == "__main__":
