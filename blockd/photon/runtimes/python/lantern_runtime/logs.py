@@ -97,6 +97,9 @@ class PhotonLog:
             return
         sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
         try:
+            # User code may have set a default timeout (`socket.setdefaulttimeout`),
+            # with which the descriptor would not block and `_alive` would wait.
+            sock.settimeout(None)
             sock.connect(self.address)
             # A line must not wait for the acknowledgement of the line before.
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)

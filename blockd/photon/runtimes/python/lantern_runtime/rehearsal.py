@@ -41,7 +41,7 @@ def rehearse(world):
     end of an invocation would kill."""
     if isolation.has_children():
         return
-    ours, theirs = _socket.socketpair()
+    ours, theirs = _pair()
     world.handler = lambda event, context: theirs.sendall(_ACCEPTED) or {"a": [1, 0.5, None, "b"]}
     world.slots.prepare(0)
     actor = photon.Photon(world, 0)
@@ -49,7 +49,7 @@ def rehearse(world):
         actor.connection.sock = ours
         actor.scratch.renew()
         for _ in range(ROUNDS):
-            log, reader = _socket.socketpair()
+            log, reader = _pair()
             actor.log.use(log)
             theirs.sendall(_NEXT)
             actor._invoke(actor._next())
@@ -64,6 +64,14 @@ def rehearse(world):
         world.slots.set_peak(0)
         ours.close()
         theirs.close()
+
+
+def _pair():
+    """Connected sockets that block, whatever default timeout the import set."""
+    pair = _socket.socketpair()
+    for sock in pair:
+        sock.settimeout(None)
+    return pair
 
 
 def immortalise():

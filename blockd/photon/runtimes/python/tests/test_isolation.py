@@ -8,7 +8,7 @@ not in invocation mode. The README's table says the same.
 import os
 import unittest
 
-from harness import RuntimeCase, state_of
+from harness import SHARED_TMP, RuntimeCase, state_of
 
 # Every event is Python source; the response is the value of `result`.
 RUN = """
@@ -259,6 +259,19 @@ class AfterImport(RuntimeCase):
         line = json.loads(invocation.result().log)
         self.assertEqual((line["level"], line["message"], line["logger"], line["requestId"], line["errorType"], line["more"]),
                          ("ERROR", "said", "mine", invocation.request_id, "ValueError", 1))
+
+    def test_a_default_timeout_of_user_code_is_not_ours(self):
+        runtime = self.start("""
+            import os, socket
+            socket.setdefaulttimeout(3600)
+            def handler(event, context):
+                print("here")
+                return [os.get_blocking(1), socket.getdefaulttimeout()]
+            """)
+        for _ in range(2):
+            result = self.api.invoke({}).result()
+            self.assertEqual((result.json(), result.log), ([True, 3600], b"here\n"))
+        self.assertEqual(runtime.log(), SHARED_TMP)
 
     def test_without_a_log_address_the_sandbox_log_gets_all(self):
         runtime = self.start("def handler(event, context):\n    print('here', event)\n", logs=False)
