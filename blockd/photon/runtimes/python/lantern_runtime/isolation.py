@@ -18,7 +18,8 @@ from . import system
 
 CHILDREN_SECONDS = 2.0
 """How long killed children may take to go. Longer means that the kernel holds
-one (a hung device); the photon then ends, and the zygote takes over."""
+one (a hung device), or that they fork faster than they are found; the photon then
+ends, and the zygote takes over."""
 
 _SIGNALS = [number for number in range(1, _signal.NSIG) if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
 
@@ -115,22 +116,60 @@ def has_children():
         return False
 
 
-def end_children():
+def lead_group():
+    """Makes this process the first of a process group, so that a `kill 0` of user
+    code reaches no other photon. Returns the group that it was in."""
+    home = os.getpgrp()
+    try:
+        os.setpgid(0, 0)
+    except OSError:
+        pass  # it leads a session already
+    return home
+
+
+def end_children(home):
     """Kills and reaps all descendants. Orphans of killed children become our
-    children (`system.adopt_orphans`), so the loop ends when none is left.
-    Returns False if some would not go in `CHILDREN_SECONDS`."""
+    children (`system.adopt_orphans`), so the loop ends when none is left. `home`
+    is what `lead_group` returned. Returns False if some would not go in
+    `CHILDREN_SECONDS`."""
     give_up = time.monotonic() + CHILDREN_SECONDS
     while has_children():
+        if time.monotonic() > give_up:
+            return False
+        _kill_own_group(home)
+        spared = (home, os.getpgrp())
         for pid in system.children():
-            try:
-                os.kill(pid, _signal.SIGKILL)
-            except OSError:
-                pass
+            kill_with_group(pid, spared)
         if not _reap_some():
-            if time.monotonic() > give_up:
-                return False
             time.sleep(0.001)
     return True
+
+
+def kill_with_group(pid, spared):
+    """Kills a process, and its process group if that is none of `spared`. A group
+    dies at one moment: who forks and exits in it all the time cannot slip through,
+    as it can when processes are listed and then killed."""
+    try:
+        group = os.getpgid(pid)
+        if group > 0 and group not in spared:
+            os.killpg(group, _signal.SIGKILL)
+        os.kill(pid, _signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def _kill_own_group(home):
+    """All but this process, which steps aside into the group `home` for it."""
+    me = os.getpid()
+    if os.getpgrp() != me:
+        return
+    try:
+        os.setpgid(0, home)
+        if os.getpgrp() != me:
+            os.killpg(me, _signal.SIGKILL)
+    except OSError:
+        pass  # no such group: nobody is left in it
+    lead_group()
 
 
 def _reap_some():

@@ -44,9 +44,10 @@ def run(world, slot):
     status = 1
     try:
         system.adopt_orphans()
+        home = isolation.lead_group()
         if world.gc_enabled:
             gc.enable()
-        status = Photon(world, slot).live()
+        status = Photon(world, slot, home).live()
     except Retired:
         status = 0
     except BaseException:
@@ -65,16 +66,19 @@ def _complain(world):
 
 
 class Photon:
-    """The process's state. `world` is shared read-only, by copy-on-write."""
+    """The process's state. `world` is shared read-only, by copy-on-write; `home`
+    is the process group of the zygote."""
 
-    def __init__(self, world, slot):
+    def __init__(self, world, slot, home):
         self.world = world
         self.slot = slot
+        self.home = home
         self.pid = os.getpid()
         self.slots = world.slots
         self.threads = isolation.threads()
         self.last = world.config.per_invocation
         self.unanswered = False
+        self.strays = False
         self.scratch = PhotonScratch(world.scratch, slot)
         self.log = PhotonLog(world.config.log_address, world.streams)
         self.connection = Connection(world.config.api)
@@ -92,7 +96,8 @@ class Photon:
                 return 1
             self.slots.set_request(self.slot, "")
             if self.last:
-                self.scratch.remove()
+                if not self.strays:
+                    self.scratch.remove()
                 return 0
             self._prepare()
 
@@ -234,7 +239,9 @@ class Photon:
     def settle(self):
         """The function's work is done: ends its children, then its log. A thread
         cannot be ended from outside, so it takes the photon with it."""
-        if not isolation.end_children() or isolation.threads() > self.threads:
+        if not isolation.end_children(self.home):
+            self.last = self.strays = True
+        if isolation.threads() > self.threads:
             self.last = True
         if not self.log.end():
             self.last = True

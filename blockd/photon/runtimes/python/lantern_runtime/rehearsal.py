@@ -16,6 +16,7 @@ Neither is needed for correctness; whatever fails is left out.
 
 import _socket
 import gc
+import os
 import sys
 
 from . import isolation, photon, slots
@@ -44,7 +45,7 @@ def rehearse(world):
     ours, theirs = _pair()
     world.handler = lambda event, context: theirs.sendall(_ACCEPTED) or {"a": [1, 0.5, None, "b"]}
     world.slots.prepare(0)
-    actor = photon.Photon(world, 0)
+    actor = photon.Photon(world, 0, os.getpgrp())
     try:
         actor.connection.sock = ours
         actor.scratch.renew()

@@ -10,7 +10,7 @@ Outside of such a sandbox a directory per invocation is named by TMPDIR only.
 Layout: ROOT/init holds what the import made; ROOT/<slot>/<n> the /tmp of the
 present invocation of that slot, with a symlink to each entry of ROOT/init.
 Invariant: whoever owns a slot removes ROOT/<slot>; the zygote does it for a
-photon that died.
+photon that died, and the slot's next photon if something was in the way.
 """
 
 import os
@@ -141,7 +141,11 @@ class PhotonScratch:
         self.slot = slot
         self.count = 0
         self.path = None
-        os.mkdir(scratch.slot_root(slot), 0o700)
+        try:
+            os.mkdir(scratch.slot_root(slot), 0o700)
+        except FileExistsError:
+            self.remove()
+            os.mkdir(scratch.slot_root(slot), 0o700)
 
     def renew(self):
         """Gives the photon an empty /tmp. Keeps the present one if nothing was

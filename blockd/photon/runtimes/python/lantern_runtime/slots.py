@@ -14,7 +14,8 @@ WAITING, so the zygote that finds a dead photon BUSY finds its id as well.
 
 import mmap
 
-FREE, STARTING, WAITING, BUSY = 0, 1, 2, 3
+FREE, STARTING, WAITING, BUSY, ENDED = 0, 1, 2, 3, 4
+"""ENDED: its photon is dead, but what it left is not cleared up yet."""
 
 _PEAK_BYTES = 2
 _HEAD_BYTES = _PEAK_BYTES + 1

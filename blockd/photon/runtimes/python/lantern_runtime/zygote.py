@@ -126,8 +126,7 @@ def _serve(world):
     world.own_children = frozenset(system.children())
     world.streams.flush()
     _make_cheap(world)
-    system.adopt_orphans()
-    keeper = _Keeper(world)
+    keeper = _Keeper(world, system.adopt_orphans())
     if not config.readable_memory:
         system.hide_memory()
     gc.collect()
@@ -162,14 +161,30 @@ def _warn_of_threads():
         tell("the import started threads that no invocation will have: %s" % ", ".join(names))
 
 
+class _Dead:
+    """A photon that has ended, until its slot is free again."""
+
+    __slots__ = ("slot", "state", "status", "patience_ends")
+
+    def __init__(self, slot, state, status):
+        self.slot, self.state, self.status = slot, state, status
+        self.patience_ends = time.monotonic() + isolation.CHILDREN_SECONDS
+
+
 class _Keeper:
     """Keeps the photons. One object, one thread, no locks."""
 
-    def __init__(self, world):
+    def __init__(self, world, adopts):
+        """`adopts` says that orphans come here from dead photons only."""
         self.world = world
+        self.adopts = adopts
         self.slots = world.slots
+        self.own_children = set(world.own_children)
+        self.group = os.getpgrp()
         self.photons = {}  # pid -> slot
-        self.draining = False
+        self.dead = []
+        self.draining = False  # SIGTERM came
+        self.drained = False  # and the photons were told
         self.backoff = 0.0
         self.not_before = 0.0
         self.period_ends = None
@@ -192,8 +207,9 @@ class _Keeper:
         self.fds = (wake_read, wake_write)
         while True:
             self._reap()
-            if self.draining and not self.photons:
+            if self.draining and not self.photons and not self.dead:
                 return 0
+            self._drain()
             self._grow()
             self._shrink()
             poller.poll(self._pause_ms())
@@ -201,9 +217,13 @@ class _Keeper:
             _empty(self.world.notify_read)
 
     def _on_term(self, _number, _frame):
+        """Only notes it: the loop may be about to write to what is to be closed."""
+        self.draining = True
+
+    def _drain(self):
         """Photons that wait see the end of the pipe and go; busy ones after their answer."""
-        if not self.draining:
-            self.draining = True
+        if self.draining and not self.drained:
+            self.drained = True
             self.slots.drain()
             os.close(self.world.retire_write)
 
@@ -249,7 +269,7 @@ class _Keeper:
                 os.close(fd)
             if self.victim.fd is not None:
                 os.close(self.victim.fd)  # it is the zygote's score
-            if not self.draining:
+            if not self.drained:
                 os.close(world.retire_write)
         except BaseException:
             os._exit(1)
@@ -281,6 +301,7 @@ class _Keeper:
     def _pause_ms(self):
         """How long to sleep if nothing happens; None is for ever."""
         ends = [t for t in (self.period_ends, self.not_before if self._wanted() > 0 and not self.draining else None) if t]
+        ends += [dead.patience_ends for dead in self.dead]
         if not ends:
             return None
         return max(0, int((min(ends) - time.monotonic()) * 1000) + 1)
@@ -288,7 +309,9 @@ class _Keeper:
     # Dead photons.
 
     def _reap(self):
-        ended = False
+        """Photons that ended are buried when the processes that they left are gone
+        too: these could still write to the log and to /tmp."""
+        orphans = False
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -298,17 +321,30 @@ class _Keeper:
                 break
             slot = self.photons.pop(pid, None)
             if slot is not None:
-                ended = True
-                self._bury(slot, status)
-        if ended:
-            self._end_strays()
+                self.dead.append(_Dead(slot, self.slots.state(slot), status))
+                self.slots.set_state(slot, slots.ENDED)
+            elif pid in self.own_children:
+                self.own_children.remove(pid)
+            else:
+                orphans = True
+        # An orphan that was reaped may have left one of its own behind.
+        if self.dead or (orphans and self.adopts):
+            self._bury_dead(self._end_strays())
 
-    def _bury(self, slot, status):
-        state, request_id = self.slots.state(slot), self.slots.request(slot)
+    def _bury_dead(self, strays):
+        """With `strays` left only those whose patience is over."""
+        now = time.monotonic()
+        ready = [dead for dead in self.dead if not strays or now >= dead.patience_ends]
+        self.dead = [dead for dead in self.dead if dead not in ready]
+        for dead in ready:
+            self._bury(dead)
+
+    def _bury(self, dead):
+        slot, request_id = dead.slot, self.slots.request(dead.slot)
         if request_id:
-            self._answer_for(request_id, status)
-        if state == slots.STARTING or (state == slots.WAITING and status != 0):
-            self._back_off("a photon ended before it took an invocation: %s" % describe(status))
+            self._answer_for(request_id, dead.status)
+        if dead.state == slots.STARTING or (dead.state == slots.WAITING and dead.status != 0):
+            self._back_off("a photon ended before it took an invocation: %s" % describe(dead.status))
         else:
             self.backoff = 0.0
         self.world.scratch.remove_slot(slot)
@@ -325,13 +361,15 @@ class _Keeper:
 
     def _end_strays(self):
         """Descendants of dead photons are our children now: kill them. They are
-        reaped like photons. What the import started is ours too and stays."""
-        for pid in system.children():
-            if pid not in self.photons and pid not in self.world.own_children:
-                try:
-                    os.kill(pid, _signal.SIGKILL)
-                except OSError:
-                    pass
+        reaped like photons. What the import started is ours too and stays.
+        Returns whether there were any."""
+        strays = [pid for pid in system.children() if pid not in self.photons and pid not in self.own_children]
+        if not strays:
+            return False
+        spared = {self.group, *self.photons, *map(_group_of, self.own_children)}
+        for pid in strays:
+            isolation.kill_with_group(pid, spared)
+        return True
 
 
 def describe(status):
@@ -340,6 +378,13 @@ def describe(status):
         number = os.WTERMSIG(status)
         return "signal: %s" % (_signal.strsignal(number) or number).lower()
     return "exit status %d" % os.WEXITSTATUS(status)
+
+
+def _group_of(pid):
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
 
 
 def _ignore(_number, _frame):

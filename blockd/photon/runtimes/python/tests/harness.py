@@ -104,8 +104,9 @@ class RuntimeCase(unittest.TestCase):
         env.update(environ)
         log_path = os.path.join(self.root, "sandbox.log")
         with open(log_path, "ab") as log:
+            # A session of its own, as in a sandbox: handlers kill their process group.
             process = subprocess.Popen([sys.executable, ZYGOTE], env=env, stdin=subprocess.DEVNULL, stdout=log,
-                                       stderr=log, cwd=task)
+                                       stderr=log, cwd=task, start_new_session=True)
         runtime = Runtime(process, log_path, tmp)
         self.addCleanup(self._end, runtime)
         if wait:

@@ -6,6 +6,7 @@ not in invocation mode. The README's table says the same.
 """
 
 import os
+import select
 import unittest
 
 from harness import SHARED_TMP, RuntimeCase, state_of
@@ -19,6 +20,27 @@ RUN = """
         exec(event, globals(), names)
         return names.get("result")
     """
+
+
+# Every process forks one that goes on, and ends. %s: a FIFO that all of them hold, what each does.
+CHAIN = """
+fd = os.open(%r, os.O_WRONLY)
+if os.fork() == 0:
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        if os.fork():
+            os._exit(0)
+        %s
+    os._exit(0)
+os.close(fd)
+"""
+
+
+def hung_up(fd):
+    """Whether nobody has the other end of a FIFO open any more."""
+    poller = select.poll()
+    poller.register(fd, 0)
+    return bool(poller.poll(0))
 
 
 class LeaksInBoth:
@@ -96,6 +118,26 @@ class LeaksInBoth:
         for pid in self.call("\n".join(line.strip() for line in start.splitlines())):
             self.until(lambda pid=pid: state_of(pid) in (None, "Z"), "child %d ended" % pid)
         self.assertEqual(self.call("result = 5"), 5)
+
+    def test_children_that_fork_and_exit_all_the_time_end_too(self):
+        for session in ("", "os.setsid()"):
+            with self.subTest(session):
+                fifo = os.path.join(self.root, "fifo" + session)
+                os.mkfifo(fifo)
+                held = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+                self.addCleanup(os.close, held)
+                # The time only ends a test that fails.
+                self.call(CHAIN % (fifo, session))
+                self.until(lambda: hung_up(held), "all of the chain have closed the FIFO")
+                self.assertEqual(self.call("result = 5"), 5)
+
+    def test_a_chain_of_children_does_not_outlive_its_photon(self):
+        fifo = os.path.join(self.root, "fifo")
+        os.mkfifo(fifo)
+        held = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, held)
+        self.error(CHAIN % (fifo, "os.setsid()") + "os._exit(1)")
+        self.until(lambda: hung_up(held), "all of the chain have closed the FIFO")
 
     def test_a_forked_copy_does_not_answer(self):
         self.assertEqual(self.call("pid = os.fork(); result = 'child' if pid == 0 else (os.waitpid(pid, 0), 'parent')[1]"), "parent")

@@ -18,32 +18,31 @@ from lantern_runtime import config, http, isolation, payload, scratch, slots  # 
 
 class Peer:
     """A server that sends given bytes, in given pieces, after each request, and then
-    closes; with `keep` only when there is nothing to send."""
+    closes; with `breaks` it reads another request before it does."""
 
-    def __init__(self, case, *pieces, keep=False):
-        self.pieces, self.keep, self.requests = pieces, keep, 0
+    def __init__(self, case, *pieces, breaks=False):
+        self.breaks, self.requests = breaks, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         case.addCleanup(self._listener.close)
         self.connection = http.Connection(self._listener.getsockname())
         case.addCleanup(self.connection.close)
-        threading.Thread(target=self._serve, daemon=True).start()
+        threading.Thread(target=self._serve, args=(pieces,), daemon=True).start()
 
-    def _serve(self):
+    def _serve(self, pieces):
         while True:
             try:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
             with sock:
-                while sock.recv(65536):
-                    self.requests += 1
-                    for piece in self.pieces:
-                        try:
-                            sock.sendall(piece)
-                        except OSError:
-                            break
-                    if not (self.keep and self.pieces):
+                self.requests += len(sock.recv(65536)) > 0
+                for piece in pieces:
+                    try:
+                        sock.sendall(piece)
+                    except OSError:
                         break
+                if self.breaks:
+                    self.requests += len(sock.recv(65536)) > 0
 
 
 class Http(unittest.TestCase):
@@ -90,12 +89,11 @@ class Http(unittest.TestCase):
         for _ in range(3):
             self.assertEqual(peer.connection.call("POST", "/", again=False).body, b"x")
             select.select([peer.connection.sock], [], [])  # the peer has closed
-        cut = Peer(self, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", keep=True)
-        cut.connection.call("POST", "/")
-        cut.pieces = ()
+        peer = Peer(self, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", breaks=True)
+        peer.connection.call("POST", "/")
         with self.assertRaises(OSError):
-            cut.connection.call("POST", "/", again=False)
-        self.assertEqual(cut.requests, 2)
+            peer.connection.call("POST", "/", again=False)
+        self.assertEqual(peer.requests, 2)
 
     def test_a_stream_does_not_begin_on_a_closed_connection(self):
         connection = Peer(self, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").connection
@@ -144,6 +142,14 @@ class Directories(unittest.TestCase):
         os.chmod(victim + "/a/b", 0)
         scratch.remove_tree(victim)
         self.assertEqual(os.listdir(self.top), ["outside"])
+
+    def test_what_is_left_in_a_slot_is_removed(self):
+        world = scratch.Scratch()
+        world.root, world.carried, world.by_descriptor = self.top, [], False
+        os.makedirs(self.top + "/7/1/left")
+        with mock.patch.dict(os.environ):
+            scratch.PhotonScratch(world, 7).renew()
+        self.assertEqual(os.listdir(self.top + "/7/1"), [])
 
     def test_removes_trees_deeper_than_a_path_may_be_long(self):
         victim, here = self.top + "/victim", os.getcwd()
@@ -221,6 +227,14 @@ class Settings(unittest.TestCase):
                 with self.assertRaises(config.ConfigError, msg=(name, value)) as caught:
                     config.read(dict(self.GOOD, **{name: value}))
                 self.assertIn(name, str(caught.exception))
+
+
+class Children(unittest.TestCase):
+    def test_there_is_an_end_to_killing_them(self):
+        """Also when every round reaps some."""
+        rounds = iter(range(1000000))
+        with mock.patch.multiple(isolation, CHILDREN_SECONDS=0.01, has_children=lambda: True, _reap_some=lambda: next(rounds) >= 0):
+            self.assertFalse(isolation.end_children(os.getpgrp()))
 
 
 class Seeds(unittest.TestCase):

@@ -13,6 +13,8 @@ WAIT = """
             os.kill(os.getpid(), event["kill"])
         if "exit" in event:
             os._exit(event["exit"])
+        if "shell" in event:
+            os.system(event["shell"])
         if "raise" in event:
             sys.exit(event["raise"])
         print("in", flush=True)
@@ -127,6 +129,9 @@ class Death(RuntimeCase):
     def test_kill(self):
         self.die({"kill": signal.SIGKILL}, "signal: killed")
 
+    def test_killing_all_of_the_process_group(self):
+        self.die({"shell": "kill -9 0"}, "signal: killed")
+
     def test_os_exit(self):
         self.die({"exit": 7}, "exit status 7")
         self.die({"exit": 0}, "exit status 0", "invocation")
@@ -165,6 +170,23 @@ class Death(RuntimeCase):
         self.until(lambda: state_of(int(pid)) in (None, "Z"), "the child of the dead ended")
         self.until(lambda: not os.path.exists(path + "/a"), "the files of the dead are gone")
         self.assertEqual(runtime.stop(), 0)
+
+    def test_what_the_dead_left_is_gone_before_its_slot_is_used_again(self):
+        runtime = self.start("""
+            import os, subprocess, tempfile
+            def handler(event, context):
+                if event:
+                    loop = "while :; do mkdir -p %s/a/b; done 2>/dev/null" % tempfile.gettempdir()
+                    for _ in range(3):
+                        subprocess.Popen(["sh", "-c", loop], start_new_session=True)
+                    subprocess.Popen(["sh", "-c", loop])
+                    os._exit(1)
+                return os.listdir(tempfile.gettempdir())
+            """)
+        for _ in range(10):
+            self.assertEqual(self.error(True)["errorType"], "Runtime.ExitError")
+            self.assertEqual(self.call(False), [])
+        self.assertNotIn("ended before it took", runtime.log())
 
     def test_photons_that_die_before_they_are_ready_are_not_replaced_in_a_hurry(self):
         runtime = self.start("""
@@ -214,6 +236,35 @@ class Ending(RuntimeCase):
                 self.assertEqual(invocation.result().json(), pid)
                 self.assertEqual(runtime.wait(), 0)
                 self.until(lambda: not self.api.waiting(), "no call waits")
+
+    def test_sigterm_while_photons_are_given_up(self):
+        """The pipe that is written to for that must not be closed under it."""
+        runtime = self.start("""
+            import lantern_runtime.zygote as z, os, signal, sys
+            z.SHRINK_SECONDS = 0.05
+            empty = z._empty
+            def empty_and_end(fd):
+                empty(fd)
+                if sys._getframe(1).f_code.co_name == "_shrink":
+                    os.kill(os.getpid(), signal.SIGTERM)
+            z._empty = empty_and_end
+            def handler(event, context):
+                open(event).read()
+                return os.getpid()
+            """, concurrency=8)
+        fifos = [Fifo(self, "fifo-%d" % number) for number in range(5)]
+        held = [self.api.invoke(fifo.path) for fifo in fifos]
+        for invocation in held:
+            invocation.wait_taken()
+        for fifo, invocation in list(zip(fifos, held))[1:]:
+            with open(fifo.path, "w"):
+                pass
+            invocation.result()
+        self.until(lambda: runtime.photons() == [held[0].pid], "the idle photons went")
+        with open(fifos[0].path, "w"):
+            pass
+        self.assertEqual(held[0].result().json(), held[0].pid)
+        self.assertEqual(runtime.wait(), 0)
 
     def test_nothing_is_left_of_the_files(self):
         runtime = self.start(WAIT, concurrency=3)
