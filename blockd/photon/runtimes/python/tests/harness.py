@@ -81,8 +81,9 @@ class RuntimeCase(unittest.TestCase):
         self.api = MockApi()
         self.addCleanup(self.api.close)
 
-    def start(self, source, handler="app.handler", concurrency=1, mode="slot", wait=True, logs=True, files=(), **environ):
-        """Starts the runtime with `source` as app.py; waits until a photon waits."""
+    def start(self, source, handler="app.handler", concurrency=1, mode="slot", wait=True, logs=True, files=(), before=None, **environ):
+        """Starts the runtime with `source` as app.py; waits until a photon waits.
+        `before` is called in the new process before the interpreter starts."""
         task = os.path.join(self.root, "task")
         os.makedirs(task, exist_ok=True)
         for name, text in [("app.py", source), *files]:
@@ -106,7 +107,7 @@ class RuntimeCase(unittest.TestCase):
         with open(log_path, "ab") as log:
             # A session of its own, as in a sandbox: handlers kill their process group.
             process = subprocess.Popen([sys.executable, ZYGOTE], env=env, stdin=subprocess.DEVNULL, stdout=log,
-                                       stderr=log, cwd=task, start_new_session=True)
+                                       stderr=log, cwd=task, start_new_session=True, preexec_fn=before)
         runtime = Runtime(process, log_path, tmp)
         self.addCleanup(self._end, runtime)
         if wait:

@@ -223,6 +223,104 @@ class BetweenPhotons(RuntimeCase):
                 runtime.stop()
 
 
+# A handler that says where it is and waits, or tries what can be done with another process.
+SPY = """
+    import ctypes, os, subprocess
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    SECRET = ctypes.create_string_buffer(b"secret")
+
+    class Piece(ctypes.Structure):
+        _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+    def check(result):
+        if result < 0:
+            raise OSError(ctypes.get_errno(), "")
+
+    def read(pid, name, offset=0):
+        with open("/proc/%d/%s" % (pid, name), "rb", buffering=0) as file:
+            file.seek(offset)
+            file.read(1)
+
+    def process_vm_readv(pid, address):
+        buffer = ctypes.create_string_buffer(1)
+        ours, theirs = Piece(ctypes.addressof(buffer), 1), Piece(address, 1)
+        check(libc.process_vm_readv(pid, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0))
+
+    def ptrace(pid, _):
+        child = os.fork()  # whose end ends the tracing
+        if child == 0:
+            os._exit(0 if libc.ptrace(0x4206, pid, None, None) == 0 else ctypes.get_errno())  # PTRACE_SEIZE
+        error = os.waitpid(child, 0)[1] >> 8
+        if error:
+            raise OSError(error, "")
+
+    WAYS = {"mem": lambda pid, address: read(pid, "mem", address), "maps": lambda pid, _: read(pid, "maps"),
+            "environ": lambda pid, _: read(pid, "environ"), "fd": lambda pid, _: os.readlink("/proc/%d/fd/0" % pid),
+            "root": lambda pid, _: os.listdir("/proc/%d/root" % pid), "process_vm_readv": process_vm_readv, "ptrace": ptrace}
+
+    def handler(event, context):
+        if isinstance(event, str):
+            program = subprocess.Popen(["sleep", "1000"])
+            print(ctypes.addressof(SECRET), program.pid, flush=True)
+            open(event).read()
+            return
+        possible = []
+        for name, way in WAYS.items():
+            try:
+                way(*event)
+            except PermissionError:
+                continue
+            except OSError:
+                pass  # allowed, but there is nothing at the address
+            possible.append(name)
+        return possible
+    """
+
+
+def without_capabilities():
+    """As in a sandbox: root too has none of them in the program that comes next."""
+    import ctypes
+
+    if os.geteuid() == 0:
+        prctl, capability = ctypes.CDLL(None).prctl, 0
+        while prctl(23, capability, 0, 0, 0) >= 0:  # PR_CAPBSET_READ
+            prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+            capability += 1
+
+
+class Memory(RuntimeCase):
+    """Of another photon and of the zygote, to the same user without capabilities."""
+
+    def spy(self, **environ):
+        """What is possible with the zygote, another photon, a program that one started."""
+        runtime = self.start(SPY, concurrency=2, before=without_capabilities, **environ)
+        self.until_waiting(2)
+        fifo = os.path.join(self.root, "fifo%d" % runtime.pid)
+        os.mkfifo(fifo)
+        other = self.api.invoke(fifo)
+        pid = other.wait_taken()
+        self.until(lambda: self.api.logs.bytes_of(other.request_id).endswith(b"\n"), "it has said where to look")
+        address, program = map(int, self.api.logs.bytes_of(other.request_id).split())
+        found = [self.call([target, address]) for target in (runtime.pid, pid, program)]
+        with open(fifo, "w"):
+            pass
+        other.result()
+        runtime.stop()
+        return found
+
+    def test_is_not_readable(self):
+        zygote, other, program = self.spy()
+        self.assertEqual((zygote, other), ([], []))
+        self.assertIn("environ", program)  # exec opens it again
+
+    def test_is_readable_for_debuggers(self):
+        """So it is the runtime that closes it, not the machine."""
+        zygote, other, _ = self.spy(LANTERN_PYTHON_DUMPABLE="1")
+        for found in (zygote, other):
+            self.assertTrue({"mem", "maps", "environ", "fd"} <= set(found), found)
+
+
 class AfterImport(RuntimeCase):
     def test_files_of_the_import_are_seen_by_all(self):
         self.start("""
