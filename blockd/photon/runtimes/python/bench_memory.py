@@ -76,7 +76,8 @@ def measure(name, command, processes, count, folder):
     api.with_logs = False
     env = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if key in os.environ}
     env.update(AWS_LAMBDA_RUNTIME_API="%s:%d" % api.address, _HANDLER="app.handler", LAMBDA_TASK_ROOT=folder,
-               AWS_REGION="us-east-1", LANTERN_PYTHON_DUMPABLE="1", OPENBLAS_NUM_THREADS="1", PYTHONPATH=folder)
+               AWS_REGION="us-east-1", LANTERN_PYTHON_DUMPABLE="1", OPENBLAS_NUM_THREADS="1", PYTHONPATH=folder,
+               TMPDIR=folder)  # what is killed leaves files behind
     if name in ("slot", "invocation"):
         env["LANTERN_PYTHON_FORK"] = name
     if not name.endswith("separate"):
