@@ -6,18 +6,13 @@
 //! the host; the changes of one call are done together or not at all; the file is readable
 //! by its owner alone, because environments hold secrets.
 //!
-//! | table | key | value |
-//! |---|---|---|
-//! | `about` | `version` | 1 |
-//! | `functions` | tenant, name | `Definition` as JSON |
-//! | `events` | id | `EventRecord` as JSON |
-//! | `dead` | id | `DeadLetter` as JSON |
-//! | `payloads` | id of an event or dead letter | its payload |
+//! What is in it: docs/formats.md, "functions.redb".
+
+mod file;
 
 use bytes::Bytes;
-use redb::backends::FileBackend;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
-use std::os::unix::fs::OpenOptionsExt;
+use file::StoreFile;
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -30,8 +25,6 @@ const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
 const DEAD: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("dead");
 const PAYLOADS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("payloads");
 
-/// Pages kept in memory: the tables are read in full only when the file is opened.
-const CACHE_BYTES: usize = 16 << 20;
 /// Calls committed together, at most; and the payload bytes after which no more join.
 const MAX_BATCH: usize = 256;
 const MAX_BATCH_BYTES: usize = 16 << 20;
@@ -57,6 +50,21 @@ pub enum StoreError {
         /// Its format.
         found: u64,
     },
+    /// A later Lantern wrote a part of it.
+    #[error(
+        "{table} entry {key} in {path} was written by a later version of Lantern (format {found}); use that \
+         version, or move the file away"
+    )]
+    EntryVersion {
+        /// Which file.
+        path: PathBuf,
+        /// Which table.
+        table: &'static str,
+        /// Which entry.
+        key: String,
+        /// Its format.
+        found: u64,
+    },
     /// What is in it cannot be understood.
     #[error("{table} entry {key} in {path} is damaged: {reason}; restore the file, or move it away")]
     Damaged {
@@ -70,7 +78,10 @@ pub enum StoreError {
         reason: String,
     },
     /// It cannot be read or written now.
-    #[error("the worker's store of functions failed: {0}; check the disk of its state directory")]
+    #[error(
+        "the worker's store of functions failed: {0}; check the disk of its state directory and the space on it, \
+         then try again: the worker need not be restarted"
+    )]
     Failed(String),
 }
 
@@ -145,13 +156,15 @@ struct Job {
 /// The open file. Dropping it waits for the writer to end.
 #[derive(Debug)]
 pub struct Store {
-    database: Arc<Database>,
+    file: Arc<StoreFile>,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
 
-fn failed(error: impl Into<redb::Error>) -> StoreError {
-    StoreError::Failed(error.into().to_string())
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
 }
 
 impl Store {
@@ -160,35 +173,40 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if it cannot be used, or another process uses it.
     pub fn open(path: &Path) -> Result<(Self, Contents), StoreError> {
+        let opening = file::opening(path)
+            .map_err(|error| StoreError::Open { path: path.to_path_buf(), reason: error.to_string() })?;
+        Self::over(opening, path)
+    }
+
+    /// The store on whatever `open` opens, again after failures.
+    pub(super) fn over(
+        open: impl Fn() -> Result<Database, DatabaseError> + Send + Sync + 'static,
+        path: &Path,
+    ) -> Result<(Self, Contents), StoreError> {
         let refused = |reason: String| StoreError::Open { path: path.to_path_buf(), reason };
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(|error| refused(error.to_string()))?;
+        let file = StoreFile::open(Box::new(open)).map_err(|error| refused(error.to_string()))?;
+        let (contents, version) = file.with(read)?;
+        if version != VERSION {
+            return Err(StoreError::Version { path: path.to_path_buf(), found: version });
         }
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path).map_err(|error| refused(error.to_string()))?;
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        let backend = FileBackend::new(file).map_err(|error| refused(error.to_string()))?;
-        let database = builder.create_with_backend(backend).map_err(|error| refused(error.to_string()))?;
-        let contents = read(&database, path)?;
-        let database = Arc::new(database);
+        let file = Arc::new(file);
         let (jobs, queue) = mpsc::channel(MAX_WAITING);
         let writer = std::thread::Builder::new()
             .name("functions-store".into())
             .spawn({
-                let database = Arc::clone(&database);
-                move || write(&database, queue)
+                let file = Arc::clone(&file);
+                move || write(&file, queue)
             })
             .map_err(|error| refused(error.to_string()))?;
-        Ok((Self { database, jobs: Some(jobs), writer: Some(writer) }, contents))
+        Ok((Self { file, jobs: Some(jobs), writer: Some(writer) }, contents))
     }
 
     /// Makes changes, all or none. Not cancel-safe: once begun they may be made although
     /// nobody waits any more.
     ///
     /// # Errors
-    /// [`StoreError::Failed`]; then none was made.
+    /// [`StoreError::Failed`]; then none was made, unless the disk failed at the very end of
+    /// writing: then they may be found after the next start.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let gone = || StoreError::Failed("its writer has ended".into());
         let (done, outcome) = oneshot::channel();
@@ -202,14 +220,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Failed`].
     pub async fn payload(&self, id: u64) -> Result<Option<Bytes>, StoreError> {
-        let database = Arc::clone(&self.database);
-        let reading = tokio::task::spawn_blocking(move || {
-            let transaction = database.begin_read().map_err(failed)?;
-            let table = transaction.open_table(PAYLOADS).map_err(failed)?;
-            let value = table.get(id).map_err(failed)?;
-            Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
-        });
-        reading.await.map_err(|error| StoreError::Failed(error.to_string()))?
+        let file = Arc::clone(&self.file);
+        let reading = tokio::task::spawn_blocking(move || file.with(|database| payload(database, id)));
+        Ok(reading.await.map_err(|error| StoreError::Failed(error.to_string()))??)
     }
 }
 
@@ -222,37 +235,44 @@ impl Drop for Store {
     }
 }
 
-fn read(database: &Database, path: &Path) -> Result<Contents, StoreError> {
-    let transaction = database.begin_write().map_err(failed)?;
+fn payload(database: &Database, id: u64) -> Result<Option<Bytes>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = transaction.open_table(PAYLOADS)?;
+    Ok(table.get(id)?.map(|value| Bytes::copy_from_slice(value.value())))
+}
+
+/// What is in the file, and its version; nothing is read of another version than ours.
+fn read(database: &Database) -> Result<(Contents, u64), redb::Error> {
+    let transaction = database.begin_write()?;
     let mut contents = Contents::default();
     {
-        let mut about = transaction.open_table(ABOUT).map_err(failed)?;
-        let found = about.get("version").map_err(failed)?.map(|version| version.value());
+        let mut about = transaction.open_table(ABOUT)?;
+        let found = about.get("version")?.map(|version| version.value());
         match found {
-            None => drop(about.insert("version", VERSION).map_err(failed)?),
+            None => drop(about.insert("version", VERSION)?),
             Some(VERSION) => {}
-            Some(found) => return Err(StoreError::Version { path: path.to_path_buf(), found }),
+            Some(found) => return Ok((contents, found)),
         }
-        for entry in transaction.open_table(FUNCTIONS).map_err(failed)?.iter().map_err(failed)? {
-            let (key, value) = entry.map_err(failed)?;
+        for entry in transaction.open_table(FUNCTIONS)?.iter()? {
+            let (key, value) = entry?;
             let (tenant, name) = key.value();
             contents.functions.push(((tenant.into(), name.into()), value.value().to_vec()));
         }
-        for entry in transaction.open_table(EVENTS).map_err(failed)?.iter().map_err(failed)? {
-            let (key, value) = entry.map_err(failed)?;
+        for entry in transaction.open_table(EVENTS)?.iter()? {
+            let (key, value) = entry?;
             contents.events.push((key.value(), value.value().to_vec()));
         }
-        for entry in transaction.open_table(DEAD).map_err(failed)?.iter().map_err(failed)? {
-            let (key, value) = entry.map_err(failed)?;
+        for entry in transaction.open_table(DEAD)?.iter()? {
+            let (key, value) = entry?;
             contents.dead.push((key.value(), value.value().to_vec()));
         }
-        transaction.open_table(PAYLOADS).map_err(failed)?;
+        transaction.open_table(PAYLOADS)?;
     }
-    transaction.commit().map_err(failed)?;
-    Ok(contents)
+    transaction.commit()?;
+    Ok((contents, VERSION))
 }
 
-fn write(database: &Database, mut queue: mpsc::Receiver<Job>) {
+fn write(file: &StoreFile, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
         let size = |job: &Job| job.changes.iter().map(Change::bytes).sum::<usize>();
         let mut bytes = size(&first);
@@ -262,7 +282,7 @@ fn write(database: &Database, mut queue: mpsc::Receiver<Job>) {
             bytes += size(&job);
             jobs.push(job);
         }
-        let outcome = apply(database, &jobs);
+        let outcome = file.with(|database| apply(database, &jobs)).map_err(StoreError::from);
         if let Err(error) = &outcome {
             tracing::error!(%error, calls = jobs.len(), "changes of functions or events were not stored");
         }
@@ -273,94 +293,47 @@ fn write(database: &Database, mut queue: mpsc::Receiver<Job>) {
     }
 }
 
-fn apply(database: &Database, jobs: &[Job]) -> Result<(), StoreError> {
-    let mut transaction = database.begin_write().map_err(failed)?;
-    transaction.set_durability(Durability::Immediate).map_err(failed)?;
+/// Makes the changes of these jobs. May be done twice: each change says what is to be, not what
+/// is to be different.
+fn apply(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
     {
-        let mut functions = transaction.open_table(FUNCTIONS).map_err(failed)?;
-        let mut events = transaction.open_table(EVENTS).map_err(failed)?;
-        let mut dead = transaction.open_table(DEAD).map_err(failed)?;
-        let mut payloads = transaction.open_table(PAYLOADS).map_err(failed)?;
+        let mut functions = transaction.open_table(FUNCTIONS)?;
+        let mut events = transaction.open_table(EVENTS)?;
+        let mut dead = transaction.open_table(DEAD)?;
+        let mut payloads = transaction.open_table(PAYLOADS)?;
         for change in jobs.iter().flat_map(|job| &job.changes) {
             match change {
                 Change::PutFunction { tenant, name, record } => {
-                    functions.insert((&**tenant, &**name), &**record).map_err(failed)?;
+                    functions.insert((&**tenant, &**name), &**record)?;
                 }
                 Change::RemoveFunction { tenant, name } => {
-                    functions.remove((&**tenant, &**name)).map_err(failed)?;
+                    functions.remove((&**tenant, &**name))?;
                 }
                 Change::PutEvent { id, record, payload } => {
-                    events.insert(id, &**record).map_err(failed)?;
+                    events.insert(id, &**record)?;
                     if let Some(payload) = payload {
-                        payloads.insert(id, &**payload).map_err(failed)?;
+                        payloads.insert(id, &**payload)?;
                     }
                 }
                 Change::RemoveEvent(id) => {
-                    events.remove(id).map_err(failed)?;
-                    payloads.remove(id).map_err(failed)?;
+                    events.remove(id)?;
+                    payloads.remove(id)?;
                 }
                 Change::Bury { id, record } => {
-                    events.remove(id).map_err(failed)?;
-                    dead.insert(id, &**record).map_err(failed)?;
+                    events.remove(id)?;
+                    dead.insert(id, &**record)?;
                 }
                 Change::RemoveDead(id) => {
-                    dead.remove(id).map_err(failed)?;
-                    payloads.remove(id).map_err(failed)?;
+                    dead.remove(id)?;
+                    payloads.remove(id)?;
                 }
             }
         }
     }
-    transaction.commit().map_err(failed)
+    Ok(transaction.commit()?)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(id: u64, payload: &'static [u8]) -> Change {
-        Change::PutEvent { id, record: vec![1], payload: Some(Bytes::from_static(payload)) }
-    }
-
-    #[tokio::test]
-    async fn what_was_done_is_there_after_opening_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("state/functions.redb");
-        let (store, contents) = Store::open(&file).unwrap();
-        assert!(contents.functions.is_empty() && contents.events.is_empty());
-        let function = Change::PutFunction { tenant: "a".into(), name: "f".into(), record: vec![7] };
-        store.commit(vec![function, event(1, b"one"), event(2, b"two")]).await.unwrap();
-        store.commit(vec![Change::RemoveEvent(1), Change::Bury { id: 2, record: vec![2] }]).await.unwrap();
-        store.commit(vec![event(3, b"three")]).await.unwrap();
-        assert_eq!(store.payload(1).await.unwrap(), None);
-        drop(store);
-        let (store, contents) = Store::open(&file).unwrap();
-        assert_eq!(contents.functions, [(("a".into(), "f".into()), vec![7])]);
-        assert_eq!(contents.events, [(3, vec![1])]);
-        assert_eq!(contents.dead, [(2, vec![2])]);
-        assert_eq!(store.payload(2).await.unwrap().unwrap(), "two");
-        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[tokio::test]
-    async fn one_process_at_a_time_and_no_strange_files() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("functions.redb");
-        let (_store, _) = Store::open(&file).unwrap();
-        assert!(matches!(Store::open(&file), Err(StoreError::Open { .. })));
-        let strange = directory.path().join("strange");
-        std::fs::write(&strange, b"not a database, and long enough to look at").unwrap();
-        assert!(matches!(Store::open(&strange), Err(StoreError::Open { .. })));
-    }
-
-    #[tokio::test]
-    async fn many_at_once_share_transactions() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("functions.redb");
-        let (store, _) = Store::open(&file).unwrap();
-        let commits = (0..500).map(|id| store.commit(vec![event(id, b"x")]));
-        assert!(futures_util::future::join_all(commits).await.iter().all(Result::is_ok));
-        drop(store);
-        assert_eq!(Store::open(&file).unwrap().1.events.len(), 500);
-    }
-}
+pub(super) mod tests;
