@@ -58,9 +58,9 @@ pub struct WorkerArgs {
     /// Requests to the store at the same time [default: 64]
     #[arg(long, env = "LANTERN_ORIGIN_CONCURRENCY", value_name = "N")]
     pub origin_concurrency: Option<usize>,
-    /// OCI runtime [default: crun]
-    #[arg(long, env = "LANTERN_RUNTIME")]
-    pub runtime: Option<String>,
+    /// OCI runtime that runs sandboxes [default: crun]
+    #[arg(long, env = "LANTERN_OCI_RUNTIME", value_name = "PROGRAM")]
+    pub oci_runtime: Option<String>,
     /// The remote cache.
     #[command(flatten)]
     pub l2: L2Args,
@@ -85,7 +85,7 @@ impl ClientArgs {
     pub fn resolve(self) -> Result<(Directories, String), ConfigError> {
         let file = config_file(&StoreArgs { config: self.config, ..StoreArgs::default() })?;
         let args = WorkerArgs { run_dir: self.run_dir, ..WorkerArgs::default() };
-        Ok((args.directories(&file.worker), args.runtime(&file.worker)))
+        Ok((args.directories(&file.worker), args.oci_runtime(&file.worker)))
     }
 }
 
@@ -104,7 +104,7 @@ pub struct WorkerTable {
     pub origin_concurrency: Option<usize>,
     pub policy: PolicyKind,
     pub window: Option<WindowSettings>,
-    pub runtime: Option<String>,
+    pub oci_runtime: Option<String>,
 }
 
 /// The whole settings file.
@@ -211,8 +211,8 @@ impl WorkerArgs {
 
     /// The OCI runtime, from flags and file.
     #[must_use]
-    pub fn runtime(&self, file: &WorkerTable) -> String {
-        self.runtime.clone().or_else(|| file.runtime.clone()).unwrap_or_else(|| "crun".into())
+    pub fn oci_runtime(&self, file: &WorkerTable) -> String {
+        self.oci_runtime.clone().or_else(|| file.oci_runtime.clone()).unwrap_or_else(|| "crun".into())
     }
 
     /// Joins flags, environment and file and checks the result.
@@ -274,6 +274,15 @@ pub fn config_file(store: &StoreArgs) -> Result<ConfigFile, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_oci_runtime_is_from_the_flag_then_the_file() {
+        let file: ConfigFile = toml::from_str("[worker]\noci_runtime = 'runc'").unwrap();
+        assert_eq!(WorkerArgs::default().oci_runtime(&file.worker), "runc");
+        let flag = WorkerArgs { oci_runtime: Some("youki".into()), ..WorkerArgs::default() };
+        assert_eq!(flag.oci_runtime(&file.worker), "youki");
+        assert_eq!(WorkerArgs::default().oci_runtime(&WorkerTable::default()), "crun");
+    }
 
     #[test]
     fn deadlines_stay_in_order() {

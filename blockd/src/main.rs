@@ -56,9 +56,9 @@ async fn run(cli: Cli, by: By) -> Result<ExitCode> {
             writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&status)?)?;
         }
         Command::Function { command } => return cli::function::run(command).await,
-        Command::Cleanup { runtime, client } => {
+        Command::Cleanup { oci_runtime, client } => {
             let (directories, default) = client.resolve()?;
-            let cleared = clear_dead(&directories.run, &runtime.unwrap_or(default)).await?;
+            let cleared = clear_dead(&directories.run, &oci_runtime.unwrap_or(default)).await?;
             writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&cleared)?)?;
         }
         Command::Completions { shell } => {
@@ -89,7 +89,7 @@ fn daemon_lock(run: &Path) -> Result<std::fs::File> {
 async fn serve(args: ServeArgs) -> Result<()> {
     let stop = signals::stop()?;
     let file = config::config_file(&args.store)?;
-    let runtime = args.worker.runtime(&file.worker);
+    let runtime = args.worker.oci_runtime(&file.worker);
     let (functions_table, sandbox_table) = (file.functions.clone(), file.sandboxes.clone());
     let worker = args.worker.resolve(args.store, file)?;
     let functions = args.functions.resolve(functions_table, &worker.directories.state)?;
@@ -132,7 +132,7 @@ async fn mount(
         return Ok(());
     }
     let stop = signals::stop()?;
-    let runtime = worker.runtime(&file.worker);
+    let runtime = worker.oci_runtime(&file.worker);
     let settings = worker.resolve(store, file)?;
     clear_dead(&settings.directories.run, &runtime).await?;
     let run_dir = Arc::new(RunDir::make(&settings.directories.run)?);

@@ -131,9 +131,9 @@ pub(crate) enum Command {
     /// Remove what workers that died left behind
     #[command(after_help = "Examples:\n  blockd cleanup\n  blockd cleanup --run-dir /run/lantern-test")]
     Cleanup {
-        /// OCI runtime [default: crun]
-        #[arg(long, env = "LANTERN_RUNTIME")]
-        runtime: Option<String>,
+        /// OCI runtime that ran sandboxes [default: crun]
+        #[arg(long, env = "LANTERN_OCI_RUNTIME", value_name = "PROGRAM")]
+        oci_runtime: Option<String>,
         #[command(flatten)]
         client: ClientArgs,
     },

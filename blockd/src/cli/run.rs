@@ -183,7 +183,7 @@ pub(crate) async fn run(args: RunArgs, by: By) -> Result<ExitCode> {
     let request = args.request()?;
     let file = config::config_file(&args.store)?;
     let directories = args.worker.directories(&file.worker);
-    let runtime = args.worker.runtime(&file.worker);
+    let runtime = args.worker.oci_runtime(&file.worker);
     clear_dead(&directories.run, &runtime).await?;
     let run_dir = Arc::new(RunDir::make(&directories.run)?);
     // from here on signals are the command's business, or end the preparation
