@@ -32,6 +32,24 @@ pub struct DaemonSettings {
     pub sandboxes: SandboxSettings,
 }
 
+/// Descriptors of a sandbox, and of a shell made ahead for one.
+const FILES_OF_SANDBOX: usize = 10;
+/// Descriptors of everything else: the store, caches, FUSE, the remote cache.
+const FILES_OF_WORKER: usize = 512;
+
+impl DaemonSettings {
+    /// How many files may be open at the same time with these limits, roughly.
+    #[must_use]
+    pub fn open_files(&self) -> u64 {
+        let dispatcher = &self.sandboxes.dispatcher;
+        let sandboxes =
+            dispatcher.most_sandboxes.saturating_add(dispatcher.pool.plain + dispatcher.pool.bridged);
+        let connections = self.functions.door.as_ref().map_or(0, |(_, door)| door.max_connections);
+        let all = sandboxes.saturating_mul(FILES_OF_SANDBOX).saturating_add(connections);
+        u64::try_from(all.saturating_add(FILES_OF_WORKER)).unwrap_or(u64::MAX)
+    }
+}
+
 /// Serves until `stop` ends, and leaves nothing behind.
 ///
 /// # Errors

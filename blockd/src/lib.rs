@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod device;
 pub mod functions;
 pub mod image;
+pub mod open_files;
 pub mod report;
 pub mod report_kind;
 pub mod run_dir;

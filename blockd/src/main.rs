@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use blockd::api::Client;
 use blockd::config::{self, ClientArgs, WorkerArgs};
 use blockd::daemon::{self, DaemonSettings};
+use blockd::open_files;
 use blockd::report_kind;
 use blockd::run_dir::{RunDir, clear_dead};
 use blockd::worker::{IfSsdInUse, OpenRequest, Worker};
@@ -98,7 +99,9 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let run_dir = Arc::new(RunDir::make(&worker.directories.run)?);
     let known = (runtime, run_dir.path(), functions.service.region.clone(), worker.max_starts);
     let sandboxes = args.sandboxes.resolve(sandbox_table, known)?;
-    let served = daemon::serve(DaemonSettings { worker, functions, sandboxes }, &run_dir, stop).await;
+    let settings = DaemonSettings { worker, functions, sandboxes };
+    open_files::raise(settings.open_files());
+    let served = daemon::serve(settings, &run_dir, stop).await;
     if let Some(run_dir) = Arc::into_inner(run_dir) {
         run_dir.remove();
     }
