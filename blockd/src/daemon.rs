@@ -60,12 +60,15 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let (told, stopped) = watch::channel(false);
-    let stopping = tokio::spawn(async move {
-        stop.await;
-        told.send_replace(true);
+    let stopping = tokio::spawn({
+        let told = told.clone();
+        async move {
+            stop.await;
+            told.send_replace(true);
+        }
     });
     let worker = Arc::new(Worker::start(&settings.worker, Arc::clone(run_dir), IfSsdInUse::Fail).await?);
-    let served = functions(&settings, run_dir, &worker, stopped).await;
+    let served = functions(&settings, run_dir, &worker, (told, stopped)).await;
     stopping.abort();
     worker.shutdown().await;
     served
@@ -81,7 +84,7 @@ async fn functions(
     settings: &DaemonSettings,
     run_dir: &Arc<RunDir>,
     worker: &Arc<Worker>,
-    stopped: watch::Receiver<bool>,
+    (told, stopped): (watch::Sender<bool>, watch::Receiver<bool>),
 ) -> Result<()> {
     let runtimes = run_dir.sub("runtimes")?;
     photon::runtimes::install(&runtimes, settings.sandboxes.jars.as_deref())
@@ -103,21 +106,23 @@ async fn functions(
             if service.has_functions() {
                 dispatcher.pool().prepare();
             }
+            // a door that cannot be opened, or fails, closes the other: half a worker helps nobody
             let socket = settings.worker.directories.socket();
-            let control =
-                api::serve(Arc::clone(worker), Some(Arc::clone(&service)), &socket, until(stopped.clone()));
+            let control = async {
+                let until = until(stopped.clone());
+                let served = api::serve(Arc::clone(worker), Some(Arc::clone(&service)), &socket, until).await;
+                told.send_replace(true);
+                served
+            };
             let lambda = async {
-                match door {
-                    Some((listener, door)) => {
-                        if let Ok(address) = listener.local_addr() {
-                            tracing::info!(%address, "serving the Lambda API");
-                        }
-                        let served =
-                            lambda::serve(Arc::clone(&service), door, listener, until(stopped)).await;
-                        served.context("the Lambda API failed")
-                    }
-                    None => Ok(()),
+                let Some((listener, door)) = door else { return Ok(()) };
+                if let Ok(address) = listener.local_addr() {
+                    tracing::info!(%address, "serving the Lambda API");
                 }
+                let served =
+                    lambda::serve(Arc::clone(&service), door, listener, until(stopped.clone())).await;
+                told.send_replace(true);
+                served.context("the Lambda API failed")
             };
             let (control, lambda) = tokio::join!(control, lambda);
             dispatcher.shutdown(DRAIN_PATIENCE).await;

@@ -7,3 +7,4 @@ mod commands;
 mod double;
 mod durable;
 mod network;
+mod starting;
