@@ -5,18 +5,19 @@
 //! |---|---|---|
 //! | `LANTERN_RUNTIME` | `image`, `http`, `python`, `java` | `image` |
 //! | `LANTERN_MAX_CONCURRENCY` | 1 to 1024 invocations at once in a sandbox | 1 for `image`, else 64 |
-//! | `LANTERN_HTTP_PORT` | 1 to 65535 | 8080 |
+//! | `LANTERN_HTTP_PORT` | 1 to 65535 without 9001 and 9002 | 8080 |
 //! | `LANTERN_HTTP_READY_PATH` | a path that answers 200 | a connection is enough |
 //! | `LANTERN_PYTHON_FORK` | `slot`, `invocation` | `slot` |
 //! | `LANTERN_CPUS` | 0.01 to 1000 | not limited |
 //! | `LANTERN_NETWORK` | `none`, `bridge` | `none` |
 //!
-//! Handlers do not see these; other names that begin with `LANTERN_JAVA_` or
-//! `LANTERN_PYTHON_` are for the runtimes and are passed on.
+//! Handlers do not see these. `LANTERN_CLASSPATH`, `LANTERN_STORE_BYTES` and other names that
+//! begin with `LANTERN_JAVA_` or `LANTERN_PYTHON_` are for the runtimes and are passed on.
 
 use super::error::ServiceError;
 use crate::cpus::cpus;
 use photon::function::{FunctionNetwork, Runtime};
+use photon::sandbox::{LOG_ADDRESS, RUNTIME_API};
 use std::collections::BTreeMap;
 
 /// Most bytes of all names and values together, as on AWS.
@@ -30,6 +31,8 @@ pub const MAX_CONCURRENCY: usize = 1024;
 const DEFAULT_CONCURRENCY: usize = 64;
 
 const DEFAULT_HTTP_PORT: u16 = 8080;
+/// Where the worker listens inside a sandbox.
+const WORKER_PORTS: [u16; 2] = [RUNTIME_API.port(), LOG_ADDRESS.port()];
 
 /// What the worker sets itself, and what AWS keeps for itself.
 const RESERVED: [&str; 20] = [
@@ -178,7 +181,15 @@ fn runtime<'a>(setting: impl Fn(&str) -> Option<&'a str>) -> Result<Runtime, Ser
 fn port(text: Option<&str>) -> Result<u16, ServiceError> {
     let Some(text) = text else { return Ok(DEFAULT_HTTP_PORT) };
     let port = text.parse().ok().filter(|&port: &u16| port > 0);
-    port.ok_or_else(|| refused("LANTERN_HTTP_PORT", text, "1 to 65535"))
+    let port = port.ok_or_else(|| refused("LANTERN_HTTP_PORT", text, "1 to 65535"))?;
+    if WORKER_PORTS.contains(&port) {
+        return Err(ServiceError::invalid(format!(
+            "environment variable LANTERN_HTTP_PORT is \"{port}\": ports {} and {} of a sandbox are the worker's; \
+             choose another",
+            WORKER_PORTS[0], WORKER_PORTS[1]
+        )));
+    }
+    Ok(port)
 }
 
 fn check_names(given: &BTreeMap<String, String>) -> Result<(), ServiceError> {
@@ -255,6 +266,8 @@ mod tests {
             ("LANTERN_MAX_CONCURRENCY=1025", "1 to 1024"),
             ("LANTERN_HTTP_PORT=80", "LANTERN_RUNTIME=http"),
             ("LANTERN_RUNTIME=http LANTERN_HTTP_PORT=0", "65535"),
+            ("LANTERN_RUNTIME=http LANTERN_HTTP_PORT=9001", "choose another"),
+            ("LANTERN_RUNTIME=http LANTERN_HTTP_PORT=9002", "choose another"),
             ("LANTERN_RUNTIME=http LANTERN_HTTP_READY_PATH=up", "path"),
             ("LANTERN_PYTHON_FORK=slot", "LANTERN_RUNTIME=python"),
             ("LANTERN_RUNTIME=python LANTERN_PYTHON_FORK=thread", "slot or invocation"),
