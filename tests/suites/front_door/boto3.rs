@@ -38,14 +38,17 @@ async fn run(door: &DoorUnderTest, program: &str) {
     door.python(&format!("{BEGIN}\n{program}")).await;
 }
 
+/// A door that has served that program; none where there is no boto3.
+async fn served(program: &str) -> Option<DoorUnderTest> {
+    boto3_python()?;
+    let door = DoorUnderTest::open().await;
+    run(&door, program).await;
+    Some(door)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_and_refusals_have_the_shapes_of_aws() {
-    if boto3_python().is_none() {
-        return;
-    }
-    let door = DoorUnderTest::open().await;
-    run(
-        &door,
+    served(
         r#"
 made = create("f", EphemeralStorage={"Size": 1024}, Environment={"Variables": {"AB": "c"}})
 assert made["ResponseMetadata"]["HTTPStatusCode"] == 201, made
@@ -93,12 +96,7 @@ assert len(json.load(invoke("f", big[:-2])["Payload"])) == (6 << 20) - 2
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrency_events_tags_and_pages() {
-    if boto3_python().is_none() {
-        return;
-    }
-    let door = DoorUnderTest::open().await;
-    run(
-        &door,
+    let Some(door) = served(
         r#"
 for number in range(5):
     create(f"f{number}", Tags={"n": str(number)})
@@ -131,7 +129,10 @@ client.untag_resource(Resource=arn, TagKeys=["n", "c"])
 assert client.list_tags(Resource=arn)["Tags"] == {"a": "b"}
 "#,
     )
-    .await;
+    .await
+    else {
+        return;
+    };
     door.double.until("f1", 1).await;
     assert_eq!(door.double.count("f0"), 3, "one call, an event and its one retry");
     let told = door.double.invoked.lock().unwrap().last().unwrap().1.payload.clone();
@@ -142,12 +143,7 @@ assert client.list_tags(Resource=arn)["Tags"] == {"a": "b"}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_and_changed_requests_are_refused() {
-    if boto3_python().is_none() {
-        return;
-    }
-    let door = DoorUnderTest::open().await;
-    run(
-        &door,
+    let Some(door) = served(
         r#"
 create("f")
 
@@ -201,7 +197,10 @@ assert replay(b'{"a":1}') == 200
 assert replay(b'{"a":3}') == (403, "InvalidSignatureException", "User")
 "#,
     )
-    .await;
+    .await
+    else {
+        return;
+    };
     let payloads: Vec<_> =
         door.double.invoked.lock().unwrap().iter().map(|(_, i)| i.payload.clone()).collect();
     assert_eq!(payloads, [r#"{"a":1}"#, r#"{"a":1}"#], "nothing else reached the function");

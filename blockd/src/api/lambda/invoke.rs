@@ -1,11 +1,12 @@
 //! `Invoke`.
 
+use super::extract::Target;
 use super::{Answer, Door};
 use crate::functions::name::LATEST;
-use crate::functions::{Caller, ErrorCode, ServiceError};
+use crate::functions::{ErrorCode, ServiceError};
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -60,14 +61,12 @@ fn header_is(headers: &HeaderMap, name: &str, value: &str) -> bool {
 
 pub(super) async fn invoke(
     State(door): Door,
-    Extension(caller): Extension<Caller>,
+    target: Target,
     Extension(request_id): Extension<RequestId>,
-    Path(name): Path<String>,
-    Query(query): Query<super::manage::Qualified>,
     headers: HeaderMap,
     payload: Bytes,
 ) -> Answer {
-    let entry = door.get(&caller, &name, query.as_deref())?;
+    let entry = target.entry(&door)?;
     let trace_id = trace_id(&headers);
     let traced = HeaderValue::from_str(&trace_id);
     let client_context = client_context(&headers)?;

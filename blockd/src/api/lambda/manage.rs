@@ -1,45 +1,23 @@
 //! The operations that make, show, change and remove functions.
 
-use super::shapes::{Failed, answer, configuration, event_config, function};
+use super::extract::{Parsed, Target};
+use super::shapes::{answer, configuration, event_config, function};
 use super::{Answer, Door};
 use crate::functions::input::{CodeInput, ConfigurationInput, CreateFunction, EventConfigInput};
-use crate::functions::{Caller, ErrorCode, ServiceError};
+use crate::functions::registry::Entry;
+use crate::functions::{Caller, Service, ServiceError};
 use axum::Extension;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, RawQuery, State};
+use axum::extract::{Query, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Functions on a page where the request does not say, and at most.
 const PAGE: usize = 50;
-
-/// Reads a body; an empty one is `{}`.
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
-    let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| {
-        let message = format!("Could not parse request body into json: {error}");
-        Failed(ServiceError::new(ErrorCode::InvalidRequestContent, message))
-    })
-}
-
-/// What most operations take from the query.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(super) struct Qualified {
-    qualifier: Option<String>,
-}
-
-impl Qualified {
-    pub(super) fn as_deref(&self) -> Option<&str> {
-        self.qualifier.as_deref()
-    }
-}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -48,30 +26,29 @@ pub(super) struct Paging {
     max_items: Option<String>,
 }
 
-pub(super) async fn create(State(door): Door, Extension(caller): Extension<Caller>, body: Bytes) -> Answer {
-    let input: CreateFunction = parse(&body)?;
+fn shown(door: &Service, entry: &Entry) -> Answer {
+    Ok(answer(StatusCode::OK, &configuration(entry, door.settings())))
+}
+
+fn done() -> Answer {
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+pub(super) async fn create(
+    State(door): Door,
+    Extension(caller): Extension<Caller>,
+    Parsed(input): Parsed<CreateFunction>,
+) -> Answer {
     let entry = door.create(&caller, input).await?;
     Ok(answer(StatusCode::CREATED, &configuration(&entry, door.settings())))
 }
 
-pub(super) async fn get(
-    State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Query(query): Query<Qualified>,
-) -> Answer {
-    let entry = door.get(&caller, &name, query.as_deref())?;
-    Ok(answer(StatusCode::OK, &function(&entry, door.settings())))
+pub(super) async fn get(State(door): Door, target: Target) -> Answer {
+    Ok(answer(StatusCode::OK, &function(&*target.entry(&door)?, door.settings())))
 }
 
-pub(super) async fn get_configuration(
-    State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Query(query): Query<Qualified>,
-) -> Answer {
-    let entry = door.get(&caller, &name, query.as_deref())?;
-    Ok(answer(StatusCode::OK, &configuration(&entry, door.settings())))
+pub(super) async fn get_configuration(State(door): Door, target: Target) -> Answer {
+    shown(&door, &*target.entry(&door)?)
 }
 
 pub(super) async fn list(
@@ -105,156 +82,113 @@ pub(super) async fn list(
 
 pub(super) async fn update_code(
     State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    body: Bytes,
+    Target { caller, name, .. }: Target,
+    Parsed(input): Parsed<CodeInput>,
 ) -> Answer {
-    let input: CodeInput = parse(&body)?;
-    let entry = door.update_code(&caller, &name, input).await?;
-    Ok(answer(StatusCode::OK, &configuration(&entry, door.settings())))
+    shown(&door, &*door.update_code(&caller, &name, input).await?)
 }
 
 pub(super) async fn update_configuration(
     State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    body: Bytes,
+    Target { caller, name, .. }: Target,
+    Parsed(input): Parsed<ConfigurationInput>,
 ) -> Answer {
-    let input: ConfigurationInput = parse(&body)?;
-    let entry = door.update_configuration(&caller, &name, input).await?;
-    Ok(answer(StatusCode::OK, &configuration(&entry, door.settings())))
+    shown(&door, &*door.update_configuration(&caller, &name, input).await?)
 }
 
-pub(super) async fn delete(
-    State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Query(query): Query<Qualified>,
-) -> Answer {
-    door.delete(&caller, &name, query.as_deref()).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+pub(super) async fn delete(State(door): Door, target: Target) -> Answer {
+    door.delete(&target.caller, &target.name, target.qualifier.as_deref()).await?;
+    done()
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ConcurrencyInput {
+pub(super) struct ConcurrencyInput {
     reserved_concurrent_executions: i64,
 }
 
 pub(super) async fn put_concurrency(
     State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    body: Bytes,
+    Target { caller, name, .. }: Target,
+    Parsed(input): Parsed<ConcurrencyInput>,
 ) -> Answer {
-    let input: ConcurrencyInput = parse(&body)?;
     let most = u32::try_from(input.reserved_concurrent_executions)
         .map_err(|_| ServiceError::invalid("ReservedConcurrentExecutions must be 0 or more"))?;
     door.set_concurrency(&caller, &name, Some(most)).await?;
     Ok(answer(StatusCode::OK, &json!({"ReservedConcurrentExecutions": most})))
 }
 
-pub(super) async fn get_concurrency(
-    State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-) -> Answer {
+pub(super) async fn get_concurrency(State(door): Door, Target { caller, name, .. }: Target) -> Answer {
     let entry = door.get(&caller, &name, None)?;
     let most = entry.definition.reserved_concurrency;
     let body = most.map_or_else(|| json!({}), |most| json!({"ReservedConcurrentExecutions": most}));
     Ok(answer(StatusCode::OK, &body))
 }
 
-pub(super) async fn delete_concurrency(
-    State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-) -> Answer {
+pub(super) async fn delete_concurrency(State(door): Door, Target { caller, name, .. }: Target) -> Answer {
     door.set_concurrency(&caller, &name, None).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    done()
+}
+
+fn shown_event_config(door: &Service, target: &Target) -> Answer {
+    let Target { caller, name, qualifier } = target;
+    let (entry, config) = door.event_config(caller, name, qualifier.as_deref())?;
+    Ok(answer(StatusCode::OK, &event_config(&entry.definition, &config)))
 }
 
 pub(super) async fn put_event_config(
     State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Query(query): Query<Qualified>,
-    body: Bytes,
+    target: Target,
+    Parsed(input): Parsed<EventConfigInput>,
 ) -> Answer {
-    let input: EventConfigInput = parse(&body)?;
-    door.set_event_config(&caller, (&name, query.as_deref()), input, false).await?;
-    shown_event_config(&door.event_config(&caller, &name, None)?)
+    let Target { caller, name, qualifier } = &target;
+    door.set_event_config(caller, (name, qualifier.as_deref()), input, false).await?;
+    shown_event_config(&door, &target)
 }
 
 pub(super) async fn update_event_config(
     State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Query(query): Query<Qualified>,
-    body: Bytes,
+    target: Target,
+    Parsed(input): Parsed<EventConfigInput>,
 ) -> Answer {
-    let input: EventConfigInput = parse(&body)?;
-    door.event_config(&caller, &name, query.as_deref())?;
-    door.set_event_config(&caller, (&name, query.as_deref()), input, true).await?;
-    shown_event_config(&door.event_config(&caller, &name, None)?)
+    let Target { caller, name, qualifier } = &target;
+    door.event_config(caller, name, qualifier.as_deref())?;
+    door.set_event_config(caller, (name, qualifier.as_deref()), input, true).await?;
+    shown_event_config(&door, &target)
 }
 
-pub(super) async fn get_event_config(
-    State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Query(query): Query<Qualified>,
-) -> Answer {
-    shown_event_config(&door.event_config(&caller, &name, query.as_deref())?)
+pub(super) async fn get_event_config(State(door): Door, target: Target) -> Answer {
+    shown_event_config(&door, &target)
 }
 
-type Configured =
-    (std::sync::Arc<crate::functions::registry::Entry>, crate::functions::definition::EventConfig);
-
-fn shown_event_config((entry, config): &Configured) -> Answer {
-    Ok(answer(StatusCode::OK, &event_config(&entry.definition, config)))
+pub(super) async fn delete_event_config(State(door): Door, target: Target) -> Answer {
+    door.remove_event_config(&target.caller, &target.name, target.qualifier.as_deref()).await?;
+    done()
 }
 
-pub(super) async fn delete_event_config(
-    State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Query(query): Query<Qualified>,
-) -> Answer {
-    door.remove_event_config(&caller, &name, query.as_deref()).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-pub(super) async fn list_tags(
-    State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(arn): Path<String>,
-) -> Answer {
-    let entry = door.get(&caller, &arn, None)?;
+pub(super) async fn list_tags(State(door): Door, Target { caller, name, .. }: Target) -> Answer {
+    let entry = door.get(&caller, &name, None)?;
     Ok(answer(StatusCode::OK, &json!({"Tags": entry.definition.tags})))
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct TagsInput {
+pub(super) struct TagsInput {
     tags: BTreeMap<String, String>,
 }
 
 pub(super) async fn tag(
     State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(arn): Path<String>,
-    body: Bytes,
+    Target { caller, name, .. }: Target,
+    Parsed(input): Parsed<TagsInput>,
 ) -> Answer {
-    let input: TagsInput = parse(&body)?;
-    door.change_tags(&caller, &arn, input.tags, Vec::new()).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    door.change_tags(&caller, &name, input.tags, Vec::new()).await?;
+    done()
 }
 
 pub(super) async fn untag(
     State(door): Door,
-    Extension(caller): Extension<Caller>,
-    Path(arn): Path<String>,
+    Target { caller, name, .. }: Target,
     RawQuery(query): RawQuery,
 ) -> Answer {
     // `tagKeys=a&tagKeys=b`: a list that a struct cannot hold
@@ -262,8 +196,8 @@ pub(super) async fn untag(
     let pairs = uri.ok().and_then(|uri| Query::<Vec<(String, String)>>::try_from_uri(&uri).ok());
     let pairs = pairs.map(|Query(pairs)| pairs).unwrap_or_default();
     let keys = pairs.into_iter().filter(|(name, _)| name == "tagKeys").map(|(_, key)| key).collect();
-    door.change_tags(&caller, &arn, BTreeMap::new(), keys).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    door.change_tags(&caller, &name, BTreeMap::new(), keys).await?;
+    done()
 }
 
 /// What AWS gives an account; this worker's limits are by measurement.

@@ -5,6 +5,7 @@
 //! and a listener in front of it, the control socket its own permissions.
 
 mod auth;
+mod extract;
 mod invoke;
 mod manage;
 mod patient;
@@ -20,6 +21,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+pub(super) use extract::Target;
 use photon::invocation::RequestId;
 pub(super) use shapes::Failed as Failure;
 use shapes::Failed;
