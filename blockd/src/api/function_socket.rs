@@ -10,7 +10,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use image_format::ids::TenantId;
 use photon::invocation::{FunctionStats, LogLine};
 use serde::{Deserialize, Serialize};
@@ -115,14 +115,18 @@ async fn admitted(service: &Service, request: Request) -> Result<Request, Servic
     let (mut parts, body) = request.into_parts();
     let named = parts.headers.get(TENANT_HEADER).map(|value| value.to_str().unwrap_or_default());
     let tenant = named.unwrap_or(DEFAULT_TENANT);
-    if tenant.parse::<TenantId>().is_err() {
-        return Err(ServiceError::invalid(format!("{tenant:?} is not a tenant")));
+    if let Err(error) = tenant.parse::<TenantId>() {
+        return Err(ServiceError::invalid(format!("not a tenant: {error}")));
     }
     let account = service.settings().account(tenant).into();
     parts.extensions.insert(Caller { tenant: tenant.into(), account });
-    let body = Limited::new(body, MAX_CALL_BYTES).collect().await.map_err(|_| {
-        let message = format!("Request must be smaller than {MAX_CALL_BYTES} bytes");
-        ServiceError::new(ErrorCode::RequestTooLarge, message)
+    let body = Limited::new(body, MAX_CALL_BYTES).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let message = format!("the request is longer than {MAX_CALL_BYTES} bytes, the longest there is");
+            ServiceError::new(ErrorCode::RequestTooLarge, message)
+        } else {
+            ServiceError::new(ErrorCode::InvalidRequestContent, "the request was cut short; send it again")
+        }
     })?;
     Ok(Request::from_parts(parts, Body::from(body.to_bytes())))
 }

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 /// Version of the stored form. Fields may be added with a default; else it counts up.
 pub(super) const STORED_VERSION: u32 = 1;
 
-/// Longest record that is sent to a function, in bytes: the longest event.
-pub(super) const MAX_RECORD_BYTES: usize = super::service::MAX_EVENT_BYTES;
+/// Longest record with the function's answer in it, in bytes: the longest event. A longer one
+/// goes without. The event itself is always whole, so that a record can be longer than this by
+/// its head: some hundred bytes for each destination on the way.
+const MAX_BYTES_WITH_ANSWER: usize = super::service::MAX_EVENT_BYTES;
 
 /// An accepted event without its payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +67,7 @@ fn embedded(bytes: &[u8]) -> Vec<u8> {
 }
 
 impl Ending<'_> {
-    /// The record, shaped as on AWS. Where it would be too long, the answer goes first.
+    /// The record, shaped as on AWS; where it would be too long, without the answer.
     pub(super) fn record(&self, event: &EventRecord, payload: &[u8]) -> Bytes {
         let calls = event.failures + u32::from(self.condition == Condition::Success);
         let head = serde_json::json!({
@@ -87,7 +89,7 @@ impl Ending<'_> {
             }
             out.extend(format!(r#","responseContext":{context},"responsePayload":"#).into_bytes());
             let answer = embedded(&reply.payload);
-            let fits = out.len() + answer.len() < MAX_RECORD_BYTES;
+            let fits = out.len() + answer.len() < MAX_BYTES_WITH_ANSWER;
             out.extend(if fits { answer } else { b"null".to_vec() });
         }
         out.push(b'}');
@@ -154,12 +156,17 @@ mod tests {
 
     #[test]
     fn answers_that_are_no_json_or_too_long() {
-        let parse = |reply: &Reply| -> serde_json::Value {
+        let told = |payload: &[u8], reply: &Reply| -> serde_json::Value {
             let ending =
                 Ending { condition: Condition::EventAgeExceeded, arn: "arn", reply: Some(reply), now_ms: 0 };
-            serde_json::from_slice(&ending.record(&event(), b"1")).unwrap()
+            serde_json::from_slice(&ending.record(&event(), payload)).unwrap()
         };
+        let parse = |reply: &Reply| told(b"1", reply);
         assert_eq!(parse(&reply(&b"\xff\""[..]))["responsePayload"], "\u{fffd}\"");
-        assert!(parse(&reply(vec![b'1'; MAX_RECORD_BYTES]))["responsePayload"].is_null());
+        assert!(parse(&reply(vec![b'1'; MAX_BYTES_WITH_ANSWER]))["responsePayload"].is_null());
+        let longest = format!("\"{}\"", "x".repeat(MAX_BYTES_WITH_ANSWER - 2));
+        let record = told(longest.as_bytes(), &reply(&b"1"[..]));
+        assert_eq!(record["requestPayload"].as_str().unwrap().len(), longest.len() - 2, "the event is whole");
+        assert!(record["responsePayload"].is_null());
     }
 }

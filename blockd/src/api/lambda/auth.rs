@@ -66,7 +66,7 @@ impl Guard {
         Arc::clone(&self.memory).try_acquire_many_owned(units).map_err(|_| {
             ServiceError::throttled(
                 "CallerRateLimitExceeded",
-                "Rate Exceeded: too many requests are being read",
+                "Rate Exceeded: requests under way fill the memory for bodies (max_body_memory_bytes); send again later",
             )
         })
     }

@@ -131,6 +131,7 @@ impl Service {
     /// revisions end.
     async fn change(
         self: &Arc<Self>,
+        caller: Caller,
         key: FunctionKey,
         expected: Option<String>,
         change: impl FnOnce(&mut Definition) -> Result<Sandboxes, ServiceError> + Send + 'static,
@@ -139,7 +140,7 @@ impl Service {
         detached(async move {
             let _turn = service.changing.lock().await;
             let before = service.registry.get(&key);
-            let before = before.ok_or_else(|| ServiceError::not_found(&key.to_string()))?;
+            let before = before.ok_or_else(|| ServiceError::not_found(&service.arn(&caller, &key.name)))?;
             let mut definition = before.definition.clone();
             if expected.is_some_and(|expected| expected != definition.revision) {
                 return Err(ServiceError::new(
@@ -180,7 +181,7 @@ impl Service {
         if input.dry_run == Some(true) {
             return Ok(entry);
         }
-        self.change(entry.definition.key(), input.revision_id, move |definition| {
+        self.change(caller.clone(), entry.definition.key(), input.revision_id, move |definition| {
             set_image(definition, &uri, image);
             Ok(Sandboxes::New)
         })
@@ -199,7 +200,10 @@ impl Service {
     ) -> Result<Arc<Entry>, ServiceError> {
         let key = self.get(caller, reference, None)?.definition.key();
         let expected = input.revision_id.take();
-        self.change(key, expected, |definition| input.apply(definition).map(|()| Sandboxes::New)).await
+        self.change(caller.clone(), key, expected, |definition| {
+            input.apply(definition).map(|()| Sandboxes::New)
+        })
+        .await
     }
 
     /// Removes a function. Its sandboxes end once their invocations have.
@@ -236,7 +240,7 @@ impl Service {
         most: Option<u32>,
     ) -> Result<Arc<Entry>, ServiceError> {
         let key = self.get(caller, reference, None)?.definition.key();
-        self.change(key, None, move |definition| {
+        self.change(caller.clone(), key, None, move |definition| {
             definition.reserved_concurrency = most;
             Ok(Sandboxes::Kept)
         })
@@ -255,7 +259,7 @@ impl Service {
         update: bool,
     ) -> Result<Arc<Entry>, ServiceError> {
         let key = self.get(caller, reference, qualifier)?.definition.key();
-        self.change(key, None, move |definition| {
+        self.change(caller.clone(), key, None, move |definition| {
             let before = definition.event_config.clone().filter(|_| update);
             definition.event_config = Some(input.check(definition, before.as_ref(), now_ms())?);
             Ok(Sandboxes::Kept)
@@ -296,7 +300,7 @@ impl Service {
         qualifier: Option<&str>,
     ) -> Result<(), ServiceError> {
         let (entry, _) = self.event_config(caller, reference, qualifier)?;
-        let changed = self.change(entry.definition.key(), None, |definition| {
+        let changed = self.change(caller.clone(), entry.definition.key(), None, |definition| {
             definition.event_config = None;
             Ok(Sandboxes::Kept)
         });
@@ -315,7 +319,7 @@ impl Service {
         remove: Vec<String>,
     ) -> Result<(), ServiceError> {
         let key = self.get(caller, reference, None)?.definition.key();
-        let changed = self.change(key, None, move |definition| {
+        let changed = self.change(caller.clone(), key, None, move |definition| {
             definition.tags.retain(|name, _| !remove.contains(name));
             definition.tags.extend(add);
             check_tags(Some(&definition.tags)).map(|()| Sandboxes::Kept)
