@@ -140,3 +140,16 @@ fn the_dashboard_shows_metrics_that_exist() {
         assert!(printed.contains(&format!("\"{base}\"")), "{name} is printed nowhere");
     }
 }
+
+/// Every metric of a function that a daemon prints is in the table of metrics.
+#[test]
+fn the_metrics_of_functions_are_documented() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let (printed, documented) = (read("blockd/src/api/prometheus.rs"), read("docs/operations.md"));
+    let names = printed.split('"').filter(|word| word.starts_with("lantern_function_"));
+    let names: BTreeSet<&str> = names.collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/operations.md");
+    }
+}

@@ -92,6 +92,8 @@ fn functions(text: &mut Text, service: &Service) {
     let queue = service.queue_stats();
     text.single("lantern_function_events", "gauge", "Events that wait or run", queue.events);
     text.single("lantern_function_event_bytes", "gauge", "Bytes of their payloads", queue.bytes);
+    let dropped = "Events that came to nothing, with nobody to tell";
+    text.single("lantern_function_events_dropped_total", "counter", dropped, queue.dropped);
 }
 
 fn remote_cache(text: &mut Text, l2: &FleetSnapshot) {
