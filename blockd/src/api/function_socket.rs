@@ -1,11 +1,11 @@
 //! Functions on the control socket: the Lambda API without signatures, since only the
 //! socket's owner comes this far, and what that API has no call for.
 
-use super::lambda::{Failure, routes};
+use super::lambda::{Failure, Target, routes};
 use crate::functions::service::MAX_CALL_BYTES;
 use crate::functions::{Caller, ErrorCode, Service, ServiceError};
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -61,32 +61,33 @@ struct LogQuery {
     bytes: Option<usize>,
 }
 
+#[derive(Debug, Deserialize)]
+struct LetterQuery {
+    after: Option<u64>,
+}
+
 type Answer<T> = Result<Json<T>, Failure>;
 
 async fn logs(
     State(service): State<Arc<Service>>,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    target: Target,
     Query(query): Query<LogQuery>,
 ) -> Answer<Vec<LogLine>> {
-    let entry = service.get(&caller, &name, None)?;
+    let entry = target.entry(&service)?;
     Ok(Json(service.logs(&entry, query.bytes.unwrap_or(DEFAULT_LOG_BYTES).min(MAX_LOG_BYTES))))
 }
 
-async fn stats(
-    State(service): State<Arc<Service>>,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-) -> Answer<ShownStats> {
-    let entry = service.get(&caller, &name, None)?;
+async fn stats(State(service): State<Arc<Service>>, target: Target) -> Answer<ShownStats> {
+    let entry = target.entry(&service)?;
     Ok(Json(ShownStats { function: service.stats(&entry), queue: service.queue_stats() }))
 }
 
 async fn dead_letters(
     State(service): State<Arc<Service>>,
     Extension(caller): Extension<Caller>,
+    Query(query): Query<LetterQuery>,
 ) -> Answer<Vec<ShownLetter>> {
-    let letters = service.dead_letters(&caller, MAX_LETTERS).await?;
+    let letters = service.dead_letters(&caller, query.after, MAX_LETTERS).await?;
     let shown = letters.into_iter().map(|(letter, payload)| ShownLetter {
         id: letter.id,
         letter,

@@ -12,7 +12,7 @@
 //! | `… /v1/lambda/…` | the Lambda API of the tenant in header `Lantern-Tenant` |
 //! | `GET /v1/functions/{name}/logs?bytes=…` | the newest log lines of a function |
 //! | `GET /v1/functions/{name}/stats` | what its sandboxes do |
-//! | `GET /v1/dead-letters` | the tenant's oldest dead letters |
+//! | `GET /v1/dead-letters?after=…` | the tenant's oldest dead letters, from the first id after that one on |
 //! | `POST /v1/dead-letters/remove` | remove those with these ids |
 
 pub mod access_keys;

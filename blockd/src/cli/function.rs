@@ -156,7 +156,7 @@ pub(crate) enum FunctionCommand {
         after_help = "Examples:\n  blockd function dead-letters\n  blockd function dead-letters --drain --json > letters.json"
     )]
     DeadLetters {
-        /// All of them, removed once they are printed
+        /// Remove them once they are printed
         #[arg(long)]
         drain: bool,
         #[command(flatten)]
@@ -308,17 +308,20 @@ async fn invoke(
     Ok(if failed { ExitCode::from(FUNCTION_FAILED) } else { ExitCode::SUCCESS })
 }
 
-/// Removed only after they are printed, so that a closed pipe loses none.
+/// All of them, as many at a time as the daemon gives. Removed only after they are printed, so
+/// that a closed pipe loses none.
 async fn dead_letters(functions: &Functions, drain: bool) -> Result<()> {
+    let mut query = String::new();
     loop {
-        let letters: Vec<ShownLetter> = functions.read("/v1/dead-letters").await?;
+        let letters: Vec<ShownLetter> = functions.read(&format!("/v1/dead-letters{query}")).await?;
         output::dead_letters(functions.json, &letters)?;
-        if !drain || letters.is_empty() {
-            return Ok(());
+        let Some(last) = letters.last() else { return Ok(()) };
+        query = format!("?after={}", last.id);
+        if drain {
+            let ids = Ids { ids: letters.iter().map(|letter| letter.id).collect() };
+            let body = serde_json::to_value(ids)?;
+            functions.call(Method::POST, "/v1/dead-letters/remove", Some(&body)).await?;
         }
-        let ids = Ids { ids: letters.iter().map(|letter| letter.id).collect() };
-        let body = serde_json::to_value(ids)?;
-        functions.call(Method::POST, "/v1/dead-letters/remove", Some(&body)).await?;
     }
 }
 

@@ -2,9 +2,12 @@
 
 use super::double::DoorUnderTest;
 use blockd::api::function_routes;
+use blockd::functions::Caller;
+use photon::invocation::Invocation;
 use serde_json::{Value, json};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use tests::product::binary;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
@@ -45,6 +48,15 @@ impl Daemon {
         let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{arguments:?}: {out}{err}");
         out
+    }
+
+    async fn all_events_ended(&self) {
+        let waiting = async {
+            while self.door.service.queue_stats().events > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
     }
 
     async fn json(&self, arguments: &[&str]) -> Value {
@@ -101,12 +113,7 @@ async fn dead_letters_are_printed_and_drained() {
     daemon.out(&["create", "f", "app", "--dead-letter", "arn:aws:lantern:::dead-letters"]).await;
     let id = daemon.out(&["invoke", "f", r#"{"do":"fail","n":1}"#, "--async"]).await;
     daemon.door.double.until("f", 3).await;
-    let waiting = async {
-        while daemon.door.service.queue_stats().events > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(60), waiting).await.unwrap();
+    daemon.all_events_ended().await;
     assert!(daemon.out(&["dead-letters"]).await.contains("RetriesExhausted after 3 failures"));
     let letter = daemon.json(&["dead-letters", "--json", "--drain"]).await;
     assert_eq!(
@@ -114,4 +121,16 @@ async fn dead_letters_are_printed_and_drained() {
         (&json!("{\"do\":\"fail\",\"n\":1}"), Some(id.trim()))
     );
     assert_eq!(daemon.out(&["dead-letters"]).await, "");
+
+    // more than the socket gives at a time
+    let caller = Caller { tenant: "local".into(), account: "000000000000".into() };
+    let entry = daemon.door.service.get(&caller, "f", None).unwrap();
+    for _ in 0..40 {
+        daemon.door.service.send(&entry, Invocation::new(r#"{"do":"fail"}"#)).await.unwrap();
+    }
+    daemon.all_events_ended().await;
+    let count = |printed: String| printed.matches("RetriesExhausted").count();
+    assert_eq!(count(daemon.out(&["dead-letters"]).await), 40);
+    assert_eq!(count(daemon.out(&["dead-letters", "--drain"]).await), 40);
+    assert_eq!(count(daemon.out(&["dead-letters"]).await), 0);
 }

@@ -108,17 +108,20 @@ impl Service {
         self.queue.stats()
     }
 
-    /// The caller's dead letters, the oldest first, at most `most`, with their payloads.
+    /// The caller's dead letters, the oldest first, at most `most` and from the first id after
+    /// `after` on, with their payloads.
     ///
     /// # Errors
     /// [`ServiceError`] if the store cannot be read.
     pub async fn dead_letters(
         &self,
         caller: &Caller,
+        after: Option<u64>,
         most: usize,
     ) -> Result<Vec<(DeadLetter, Bytes)>, ServiceError> {
         let mut found = Vec::new();
-        for letter in self.queue.dead_letters(&caller.tenant).into_iter().take(most) {
+        let letters = self.queue.dead_letters(&caller.tenant).into_iter();
+        for letter in letters.filter(|letter| after.is_none_or(|after| letter.id > after)).take(most) {
             if let Some(payload) = self.queue.payload(letter.id).await? {
                 found.push((letter, payload));
             }

@@ -218,16 +218,19 @@ async fn dead_letters_are_kept_shown_and_drained() {
     service.send(&entry, Invocation::new("[1]")).await.unwrap();
     service.send(&other, Invocation::new("[2]")).await.unwrap();
     opened.until(|_, service| service.queue_stats().events == 0).await;
-    let letters = service.dead_letters(&local, 10).await.unwrap();
+    let letters = service.dead_letters(&local, None, 10).await.unwrap();
     let mut shown: Vec<_> =
         letters.iter().map(|(letter, payload)| (&*letter.function, &payload[..])).collect();
     shown.sort();
     assert_eq!(shown, [("fails", &b"[1]"[..]), ("fails2", b"[2]")], "a target that is gone loses nothing");
+    let (first, second) = (letters[0].0.id, letters[1].0.id);
+    let next = service.dead_letters(&local, Some(first), 10).await.unwrap();
+    assert_eq!(next.iter().map(|(letter, _)| letter.id).collect::<Vec<_>>(), [second]);
     assert_eq!((letters[0].0.condition, letters[0].0.failures), (Condition::RetriesExhausted, 3));
     let ids: Vec<u64> = letters.iter().map(|(letter, _)| letter.id).collect();
     assert_eq!(service.remove_dead_letters(&caller("other"), &ids).await.unwrap(), 0);
     assert_eq!(service.remove_dead_letters(&local, &ids).await.unwrap(), 2);
-    assert!(service.dead_letters(&local, 10).await.unwrap().is_empty());
+    assert!(service.dead_letters(&local, None, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -261,7 +264,7 @@ async fn chains_of_destinations_end() {
     service.create(&local, input("fails2", target("fails1"))).await.unwrap();
     service.send(&entry, Invocation::new("1")).await.unwrap();
     opened.until(|_, service| service.queue_stats().events == 0).await;
-    assert_eq!(service.dead_letters(&local, 10).await.unwrap().len(), 1);
+    assert_eq!(service.dead_letters(&local, None, 10).await.unwrap().len(), 1);
     assert_eq!(opened.count("fails1") + opened.count("fails2"), 17 * 3);
 }
 
