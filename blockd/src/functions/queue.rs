@@ -3,13 +3,17 @@
 //! Invariants: an event is counted from before it is stored until after it is removed, so
 //! the bounds hold at every moment; it is in the store before its acceptance is answered; an
 //! event that runs waits nowhere. After a restart every event that was not ended waits again,
-//! also one that ran: an event is run at least once.
+//! also one that ran: an event is run at least once. One that ended but could not be removed
+//! from the store is not run again before a restart: only its end is tried again.
+//!
+//! Shares: a tenant has at most half of the queue and of the places to run, a function at most
+//! half of its tenant's, so that neither can keep the others out.
 
 use super::dead_letters::{DeadLetter, DeadLetters};
 use super::error::ServiceError;
 use super::record::{EventRecord, STORED_VERSION};
 use super::settings::EventSettings;
-use super::store::{Change, Contents, Store, StoreError};
+use super::store::{Change, Contents, Store, StoreError, check_version};
 use super::time::now_ms;
 use bytes::Bytes;
 use photon::function::FunctionKey;
@@ -19,22 +23,54 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
+/// The wait before what the store did not do is tried again.
+pub(super) const STORE_PAUSE_MS: u64 = 10_000;
+
+/// What somebody has of the queue.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    held: usize,
+    bytes: u64,
+    running: usize,
+}
+
+impl Share {
+    fn hold(&mut self, bytes: u64) {
+        self.held += 1;
+        self.bytes += bytes;
+    }
+
+    fn release(&mut self, bytes: u64) {
+        self.held -= 1;
+        self.bytes -= bytes;
+    }
+
+    /// Whether `bytes` more fit into an event's `most`.
+    fn has_room(&self, bytes: u64, most: Self) -> bool {
+        self.held < most.held && self.bytes.saturating_add(bytes) <= most.bytes
+    }
+
+    /// Half of it; of a count, at least one.
+    fn half(self) -> Self {
+        Self { held: self.held.div_ceil(2), bytes: self.bytes / 2, running: self.running.div_ceil(2) }
+    }
+}
+
 /// What waits and runs for one function.
 #[derive(Debug, Default)]
 struct Line {
     due: BTreeSet<(u64, u64)>,
-    running: usize,
-    held: usize,
-    bytes: u64,
+    share: Share,
 }
 
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
+    all: Share,
+    tenants: HashMap<String, Share>,
     lines: HashMap<FunctionKey, Line>,
     waiting: HashMap<u64, EventRecord>,
-    held: usize,
-    bytes: u64,
+    unsettled: HashMap<u64, Settlement>,
     dead: DeadLetters,
     dropped: u64,
 }
@@ -78,6 +114,13 @@ pub(super) enum Remains {
     Letter(DeadLetter),
 }
 
+/// What the end of an event changes, in the store and then in memory.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    changes: Vec<Change>,
+    follow_ups: Vec<EventRecord>,
+}
+
 /// What to run next.
 #[derive(Debug)]
 pub(super) enum Pick {
@@ -88,26 +131,54 @@ pub(super) enum Pick {
 }
 
 impl State {
+    /// Whether an event of that size fits into what its function, its tenant and all may have.
+    fn has_room(&self, key: &FunctionKey, bytes: u64, settings: &EventSettings) -> bool {
+        let all =
+            Share { held: settings.max_events, bytes: settings.max_bytes, running: settings.concurrency };
+        let of_tenant = self.tenants.get(&key.tenant).copied().unwrap_or_default();
+        let of_function = self.lines.get(key).map(|line| line.share).unwrap_or_default();
+        self.all.has_room(bytes, all)
+            && of_tenant.has_room(bytes, all.half())
+            && of_function.has_room(bytes, all.half().half())
+    }
+
     fn hold(&mut self, key: &FunctionKey, bytes: u64) -> u64 {
-        let line = self.lines.entry(key.clone()).or_default();
-        line.held += 1;
-        line.bytes += bytes;
-        self.held += 1;
-        self.bytes += bytes;
+        self.all.hold(bytes);
+        self.tenants.entry(key.tenant.clone()).or_default().hold(bytes);
+        self.lines.entry(key.clone()).or_default().share.hold(bytes);
         self.next_id += 1;
         self.next_id - 1
     }
 
     fn release(&mut self, key: &FunctionKey, bytes: u64) {
-        self.held -= 1;
-        self.bytes -= bytes;
+        self.all.release(bytes);
+        if let Some(share) = self.tenants.get_mut(&key.tenant) {
+            share.release(bytes);
+            if share.held == 0 {
+                self.tenants.remove(&key.tenant);
+            }
+        }
         if let Some(line) = self.lines.get_mut(key) {
-            line.held -= 1;
-            line.bytes -= bytes;
-            if line.held == 0 {
+            line.share.release(bytes);
+            if line.share.held == 0 {
                 self.lines.remove(key);
             }
         }
+    }
+
+    /// Counts an event as running, or no longer.
+    fn run(&mut self, key: &FunctionKey, count: impl Fn(&mut usize)) {
+        count(&mut self.all.running);
+        if let Some(share) = self.tenants.get_mut(&key.tenant) {
+            count(&mut share.running);
+        }
+        if let Some(line) = self.lines.get_mut(key) {
+            count(&mut line.share.running);
+        }
+    }
+
+    fn ended_running(&mut self, key: &FunctionKey) {
+        self.run(key, |running| *running -= 1);
     }
 
     fn wait(&mut self, event: EventRecord) {
@@ -160,6 +231,7 @@ impl Queue {
             state.dead.insert(DeadLetter { id: *id, ..letter });
         }
         for (id, bytes) in &contents.events {
+            check_version(bytes, STORED_VERSION, (path, "events", &id.to_string()))?;
             let event: EventRecord =
                 serde_json::from_slice(bytes).map_err(|error| damaged("events", *id, error))?;
             let event = EventRecord { id: *id, ..event };
@@ -180,7 +252,7 @@ impl Queue {
     /// meanwhile may be stored as well.
     ///
     /// # Errors
-    /// [`ServiceError`] at once where the queue, or the function's half of it, is full.
+    /// [`ServiceError`] at once where the queue, or its tenant's or function's share of it, is full.
     pub async fn accept(
         self: &Arc<Self>,
         key: FunctionKey,
@@ -189,15 +261,7 @@ impl Queue {
         let bytes = u64::try_from(invocation.payload.len()).unwrap_or(u64::MAX);
         let id = {
             let mut state = self.state();
-            let line = state.lines.get(&key);
-            let (held, held_bytes) = line.map_or((0, 0), |line| (line.held, line.bytes));
-            let is_full = |held: usize, most: usize, bytes_held: u64, most_bytes: u64| {
-                held >= most || bytes_held.saturating_add(bytes) > most_bytes
-            };
-            let EventSettings { max_events, max_bytes, .. } = self.settings;
-            if is_full(held, max_events.div_ceil(2), held_bytes, max_bytes / 2)
-                || is_full(state.held, max_events, state.bytes, max_bytes)
-            {
+            if !state.has_room(&key, bytes, &self.settings) {
                 return Err(ServiceError::throttled(
                     "CallerRateLimitExceeded",
                     "Rate Exceeded: the queue of events is full; invoke again later",
@@ -230,16 +294,21 @@ impl Queue {
     /// What to run next.
     pub(super) fn pick(&self, now: u64) -> Pick {
         let mut state = self.state();
-        let most = self.settings.concurrency.div_ceil(2);
-        let free = state.lines.iter().filter(|(_, line)| line.running < most);
+        let of_tenant = self.settings.concurrency.div_ceil(2);
+        let of_function = of_tenant.div_ceil(2);
+        let is_free = |key: &FunctionKey, line: &Line| {
+            let tenant = state.tenants.get(&key.tenant).copied().unwrap_or_default();
+            line.share.running < of_function && tenant.running < of_tenant
+        };
+        let free = state.lines.iter().filter(|(key, line)| is_free(key, line));
         let first = free.filter_map(|(key, line)| line.due.first().map(|&due| (due, key))).min();
         match first {
             Some(((due, id), key)) if due <= now => {
                 let key = key.clone();
                 if let Some(line) = state.lines.get_mut(&key) {
                     line.due.remove(&(due, id));
-                    line.running += 1;
                 }
+                state.run(&key, |running| *running += 1);
                 match state.waiting.remove(&id) {
                     Some(event) => Pick::Now(event),
                     None => Pick::Later(None),
@@ -255,12 +324,6 @@ impl Queue {
         self.changed.notified().await;
     }
 
-    fn ended_running(state: &mut State, key: &FunctionKey) {
-        if let Some(line) = state.lines.get_mut(key) {
-            line.running -= 1;
-        }
-    }
-
     /// Puts an event that ran back, due at `event.due_ms`; `store` says whether to remember
     /// the attempt over a restart.
     pub(super) async fn again(&self, event: EventRecord, store: bool) {
@@ -270,7 +333,7 @@ impl Queue {
             let _ = self.store.commit(vec![change]).await;
         }
         let mut state = self.state();
-        Self::ended_running(&mut state, &event.key());
+        state.ended_running(&event.key());
         state.wait(event);
         drop(state);
         self.changed.notify_one();
@@ -280,7 +343,7 @@ impl Queue {
     /// stored in the same transaction.
     pub(super) async fn end(&self, event: EventRecord, remains: Remains, then: Vec<FollowUp>) {
         let mut changes = Vec::new();
-        let mut new = Vec::new();
+        let mut follow_ups = Vec::new();
         {
             let mut state = self.state();
             state.dropped += u64::from(matches!(remains, Remains::Dropped));
@@ -295,30 +358,42 @@ impl Queue {
                 let follow_up = record(id, &key, &invocation, hops);
                 let payload = Some(invocation.payload);
                 changes.push(Change::PutEvent { id, record: follow_up.to_bytes(), payload });
-                new.push(follow_up);
+                follow_ups.push(follow_up);
             }
         }
-        let stored = self.store.commit(changes).await;
+        self.settle(event, Settlement { changes, follow_ups }).await;
+    }
+
+    /// What is left to do for an event that was picked but had ended before.
+    pub(super) fn unsettled(&self, id: u64) -> Option<Settlement> {
+        self.state().unsettled.remove(&id)
+    }
+
+    /// Writes the end of an event. Where that fails the event is due again some time later, for
+    /// this alone; until then it counts, and so does what follows from it.
+    pub(super) async fn settle(&self, mut event: EventRecord, settlement: Settlement) {
+        let stored = self.store.commit(settlement.changes.clone()).await;
         let mut state = self.state();
         let key = event.key();
-        Self::ended_running(&mut state, &key);
-        state.release(&key, event.payload_bytes);
-        for follow_up in new {
-            if stored.is_ok() {
-                state.wait(follow_up);
-            } else {
-                state.release(&follow_up.key(), follow_up.payload_bytes);
-            }
+        state.ended_running(&key);
+        if let Err(error) = stored {
+            tracing::error!(%error, function = %key, request = event.request_id, "an event's end was not stored");
+            event.due_ms = now_ms().saturating_add(STORE_PAUSE_MS);
+            state.unsettled.insert(event.id, settlement);
+            state.wait(event);
+        } else {
+            state.release(&key, event.payload_bytes);
+            state.dead.buried(event.id);
+            settlement.follow_ups.into_iter().for_each(|follow_up| state.wait(follow_up));
         }
         drop(state);
         self.changed.notify_one();
     }
 
     /// Whether another event of that size finds room now.
-    pub(super) fn has_room(&self, bytes: usize) -> bool {
-        let state = self.state();
+    pub(super) fn has_room(&self, key: &FunctionKey, bytes: usize) -> bool {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        state.held < self.settings.max_events && state.bytes.saturating_add(bytes) <= self.settings.max_bytes
+        self.state().has_room(key, bytes, &self.settings)
     }
 
     /// The payload of an event or dead letter.
@@ -350,7 +425,7 @@ impl Queue {
     #[must_use]
     pub fn stats(&self) -> QueueStats {
         let state = self.state();
-        QueueStats { events: state.held, bytes: state.bytes, dropped: state.dropped }
+        QueueStats { events: state.all.held, bytes: state.all.bytes, dropped: state.dropped }
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Invariant: an entry is what the store has; it is replaced after the store was written.
 
-use super::definition::Definition;
+use super::definition::{Definition, STORED_VERSION};
 use super::error::ServiceError;
-use super::store::{Contents, StoreError};
+use super::store::{Contents, StoreError, check_version};
 use photon::function::{Function, FunctionKey};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,8 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub struct Entry {
     /// As its owner defined it.
     pub definition: Definition,
-    /// As sandboxes need it.
-    pub function: Arc<Function>,
+    function: Result<Arc<Function>, ServiceError>,
     in_flight: Arc<AtomicUsize>,
 }
 
@@ -37,9 +36,31 @@ impl Entry {
     /// # Errors
     /// [`ServiceError`] if the definition says nonsense.
     pub fn new(definition: Definition, before: Option<&Self>) -> Result<Self, ServiceError> {
-        let function = Arc::new(definition.function()?);
+        let function = Ok(Arc::new(definition.function()?));
         let in_flight = before.map(|before| Arc::clone(&before.in_flight)).unwrap_or_default();
         Ok(Self { definition, function, in_flight })
+    }
+
+    /// The entry of a definition that was stored. One that an earlier version accepted and this
+    /// one does not is there to be seen, changed and removed, but not to be run.
+    fn stored(definition: Definition) -> Self {
+        let function = definition.function().map(Arc::new).map_err(|error| {
+            let name = &definition.name;
+            tracing::error!(function = %definition.key(), %error, "a stored function cannot be run");
+            ServiceError::invalid(format!(
+                "{name} cannot be run by this version of Lantern as it is defined: {error}; change its \
+                 configuration, or make it anew"
+            ))
+        });
+        Self { definition, function, in_flight: Arc::default() }
+    }
+
+    /// As sandboxes need it.
+    ///
+    /// # Errors
+    /// [`ServiceError`] if an earlier version stored what this one cannot run.
+    pub fn function(&self) -> Result<Arc<Function>, ServiceError> {
+        self.function.clone()
     }
 
     /// Begins an invocation.
@@ -49,11 +70,13 @@ impl Entry {
     pub fn begin(&self) -> Result<Running, ServiceError> {
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         let running = Running(Arc::clone(&self.in_flight));
-        match self.function.reserved_concurrency {
-            Some(most) if before >= most => Err(ServiceError::throttled(
-                "ReservedFunctionConcurrentInvocationLimitExceeded",
-                format!("Rate Exceeded: {} has a reserved concurrency of {most}", self.definition.name),
-            )),
+        match self.definition.reserved_concurrency {
+            Some(most) if u32::try_from(before).is_ok_and(|before| before >= most) => {
+                Err(ServiceError::throttled(
+                    "ReservedFunctionConcurrentInvocationLimitExceeded",
+                    format!("Rate Exceeded: {} has a reserved concurrency of {most}", self.definition.name),
+                ))
+            }
             _ => Ok(running),
         }
     }
@@ -69,7 +92,7 @@ impl Registry {
     /// The functions of a store.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] names the first that cannot be read.
+    /// [`StoreError`] names the first that cannot be read.
     pub fn load(contents: &Contents, path: &Path) -> Result<Self, StoreError> {
         let mut entries = BTreeMap::new();
         for ((tenant, name), record) in &contents.functions {
@@ -79,12 +102,13 @@ impl Registry {
                 key: format!("{tenant}/{name}"),
                 reason,
             };
+            check_version(record, STORED_VERSION, (path, "functions", &format!("{tenant}/{name}")))?;
             let definition: Definition =
                 serde_json::from_slice(record).map_err(|error| damaged(error.to_string()))?;
             if (&definition.tenant, &definition.name) != (tenant, name) {
                 return Err(damaged("it is another function's".into()));
             }
-            let entry = Entry::new(definition, None).map_err(|error| damaged(error.message))?;
+            let entry = Entry::stored(definition);
             entries.insert(entry.definition.key(), Arc::new(entry));
         }
         Ok(Self { entries: RwLock::new(entries) })
@@ -167,5 +191,45 @@ mod tests {
         assert!(second.begin().is_err(), "a refusal leaves nothing behind");
         drop(one);
         assert!(second.begin().is_ok());
+    }
+
+    fn load(definitions: &[serde_json::Value]) -> Result<Registry, StoreError> {
+        let key = |definition: &serde_json::Value| {
+            let text = |field: &str| definition[field].as_str().unwrap().to_owned();
+            (text("tenant"), text("name"))
+        };
+        let functions = definitions.iter().map(|definition| (key(definition), definition.to_string().into()));
+        let contents = Contents { functions: functions.collect(), ..Contents::default() };
+        Registry::load(&contents, Path::new("/state/functions.redb"))
+    }
+
+    #[test]
+    fn what_is_no_longer_accepted_harms_nobody_else() {
+        let mut old = plain("a", "old");
+        old.environment.insert("LANTERN_RUNTIME".into(), "cobol".into());
+        let (old, fine) =
+            (serde_json::to_value(&old).unwrap(), serde_json::to_value(plain("a", "f")).unwrap());
+        let registry = load(&[old, fine]).unwrap();
+        let get = |name: &str| registry.get(&FunctionKey { tenant: "a".into(), name: name.into() }).unwrap();
+        assert!(get("f").function().is_ok());
+        let error = get("old").function().unwrap_err();
+        assert!(error.message.contains("old cannot") && error.message.contains("cobol"), "{error}");
+        let mut definition = get("old").definition.clone();
+        assert!(Entry::new(definition.clone(), None).is_err());
+        definition.environment.clear();
+        registry.put(Entry::new(definition, Some(&get("old"))).unwrap());
+        assert!(get("old").function().is_ok(), "its owner can put it right");
+    }
+
+    #[test]
+    fn later_versions_are_refused_by_name() {
+        let mut later = serde_json::to_value(plain("a", "later")).unwrap();
+        later["version"] = (STORED_VERSION + 1).into();
+        later["timeout_seconds"] = "another type".into();
+        let error = load(&[later]).unwrap_err().to_string();
+        assert!(
+            error.contains("a/later") && error.contains("format 2") && error.contains("use that"),
+            "{error}"
+        );
     }
 }

@@ -6,10 +6,9 @@
 use super::dead_letters::DeadLetter;
 use super::definition::Definition;
 use super::destination::Destination;
-use super::error::ErrorCode;
-use super::queue::{FollowUp, Pick, Queue, Remains};
+use super::queue::{FollowUp, Pick, Queue, Remains, STORE_PAUSE_MS};
 use super::record::{Ending, EventRecord};
-use super::registry::Registry;
+use super::registry::{Entry, Registry};
 use super::retry::{Condition, Next, Outcome, Policy};
 use super::settings::EventSettings;
 use super::time::now_ms;
@@ -26,8 +25,6 @@ use tokio::task::JoinSet;
 const MAX_HOPS: u32 = 16;
 /// Longest sleep, so that a changed wall clock is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// The wait before an event whose payload cannot be read is tried again.
-const STORE_PAUSE_MS: u64 = 10_000;
 
 /// What the events need.
 pub(super) struct Runner {
@@ -103,6 +100,9 @@ impl Runner {
     }
 
     async fn run_one(&self, mut event: EventRecord) {
+        if let Some(settlement) = self.queue.unsettled(event.id) {
+            return self.queue.settle(event, settlement).await;
+        }
         let Some(entry) = self.registry.get(&event.key()) else {
             tracing::warn!(function = %event.key(), request = event.request_id, "an event's function was deleted");
             return self.queue.end(event, Remains::Dropped, Vec::new()).await;
@@ -122,25 +122,7 @@ impl Runner {
                 .over(event, &entry.definition, &payload, &attempt, Condition::EventAgeExceeded)
                 .await;
         }
-        let attempt = match entry.begin() {
-            Ok(_running) => {
-                let invocation = Invocation {
-                    request_id: RequestId::of_accepted(&event.request_id).unwrap_or_default(),
-                    payload: payload.clone(),
-                    client_context: event.client_context.clone(),
-                    trace_id: event.trace_id.clone(),
-                };
-                match self.invoker.invoke(Arc::clone(&entry.function), invocation).await {
-                    Ok(reply) => Attempt::Replied(reply),
-                    Err(InvokeError::ShuttingDown) => Attempt::ShuttingDown,
-                    Err(error) => Attempt::Refused(error.to_string()),
-                }
-            }
-            Err(error) => {
-                debug_assert_eq!(error.code, ErrorCode::TooManyRequests, "nothing else is refused here");
-                Attempt::Refused(error.message)
-            }
-        };
+        let attempt = self.attempt(&entry, &event, &payload).await;
         let outcome = attempt.outcome();
         event.failures += u32::from(outcome == Outcome::Failed);
         event.refusals = if outcome == Outcome::Refused { event.refusals.saturating_add(1) } else { 0 };
@@ -153,6 +135,25 @@ impl Runner {
                 event.due_ms = due_ms;
                 self.queue.again(event, outcome == Outcome::Failed).await;
             }
+        }
+    }
+
+    async fn attempt(&self, entry: &Entry, event: &EventRecord, payload: &Bytes) -> Attempt {
+        let begun = entry.function().and_then(|function| Ok((function, entry.begin()?)));
+        let (function, _running) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Attempt::Refused(error.message),
+        };
+        let invocation = Invocation {
+            request_id: RequestId::of_accepted(&event.request_id).unwrap_or_default(),
+            payload: payload.clone(),
+            client_context: event.client_context.clone(),
+            trace_id: event.trace_id.clone(),
+        };
+        match self.invoker.invoke(function, invocation).await {
+            Ok(reply) => Attempt::Replied(reply),
+            Err(InvokeError::ShuttingDown) => Attempt::ShuttingDown,
+            Err(error) => Attempt::Refused(error.to_string()),
         }
     }
 
@@ -178,7 +179,7 @@ impl Runner {
             let record = ending.record(&event, payload);
             let can = event.hops < MAX_HOPS
                 && self.registry.get(&key).is_some()
-                && self.queue.has_room(record.len());
+                && self.queue.has_room(&key, record.len());
             if can {
                 follow_ups.push(FollowUp { key, payload: record, hops: event.hops + 1 });
             } else {

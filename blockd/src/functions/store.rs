@@ -136,6 +136,25 @@ impl Change {
     }
 }
 
+/// Refuses an entry that a later Lantern wrote. One whose version cannot be read is left to
+/// whoever reads all of it.
+pub(super) fn check_version(
+    record: &[u8],
+    known: u32,
+    (path, table, key): (&Path, &'static str, &str),
+) -> Result<(), StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u64,
+    }
+    match serde_json::from_slice(record) {
+        Ok(Versioned { version }) if version > known.into() => {
+            Err(StoreError::EntryVersion { path: path.to_path_buf(), table, key: key.into(), found: version })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What was in the file when it was opened.
 #[derive(Debug, Default)]
 pub struct Contents {

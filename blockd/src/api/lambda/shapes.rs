@@ -71,6 +71,11 @@ pub(super) fn configuration(entry: &Entry, settings: &ServiceSettings) -> Value 
         "Architectures": [definition.architecture],
         "EphemeralStorage": {"Size": definition.tmp_mib},
     });
+    if let Err(error) = entry.function() {
+        body["State"] = "Failed".into();
+        body["StateReasonCode"] = "InvalidConfiguration".into();
+        body["StateReason"] = error.message.into();
+    }
     if !definition.environment.is_empty() {
         body["Environment"] = json!({"Variables": definition.environment});
     }

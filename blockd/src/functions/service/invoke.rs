@@ -40,10 +40,10 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] where it did not run; that it failed is part of the reply.
     pub async fn call(&self, entry: &Entry, invocation: Invocation) -> Result<Reply, ServiceError> {
+        let function = entry.function()?;
         let running = entry.begin()?;
         let payload = Self::check_payload(invocation.payload).await?;
         let invocation = Invocation { payload, ..invocation };
-        let function = Arc::clone(&entry.function);
         if function.reserved_concurrency.is_none() {
             return Ok(self.invoker.invoke(function, invocation).await?);
         }
@@ -61,6 +61,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] if it is too long, no JSON, or the queue is full.
     pub async fn send(&self, entry: &Entry, invocation: Invocation) -> Result<(), ServiceError> {
+        entry.function()?;
         let bytes = invocation.payload.len();
         if bytes > MAX_EVENT_BYTES {
             return Err(ServiceError::new(
@@ -77,7 +78,7 @@ impl Service {
     /// What a function's sandboxes do.
     #[must_use]
     pub fn stats(&self, entry: &Entry) -> FunctionStats {
-        self.invoker.stats(&entry.function.key)
+        self.invoker.stats(&entry.definition.key())
     }
 
     /// Whether there is any function.
@@ -99,7 +100,7 @@ impl Service {
     /// The newest log lines of a function, oldest first, at most `most` bytes.
     #[must_use]
     pub fn logs(&self, entry: &Entry, most: usize) -> Vec<LogLine> {
-        self.invoker.logs(&entry.function.key, most)
+        self.invoker.logs(&entry.definition.key(), most)
     }
 
     /// Figures of the queue of events.

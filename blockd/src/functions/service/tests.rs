@@ -1,6 +1,7 @@
 //! The service against doubles: revisions, tenants, events and what becomes of them.
 
 use super::super::input::{CodeInput, CreateFunction};
+use super::super::store::Change;
 use super::*;
 use crate::functions::images::ResolvedImage;
 use crate::functions::retry::Condition;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use photon::function::Function;
 use photon::invocation::{FunctionStats, Invocation, LogLine, Reply, RequestId};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[derive(Debug, Default)]
@@ -17,6 +19,7 @@ struct Double {
     invoked: Mutex<Vec<(String, Bytes, RequestId)>>,
     retired: Mutex<Vec<(String, Option<String>)>>,
     told: tokio::sync::Notify,
+    is_shutting_down: AtomicBool,
 }
 
 #[async_trait]
@@ -29,6 +32,9 @@ impl Invoker for Double {
             invoked.iter().filter(|(other, ..)| *other == name).count()
         };
         self.told.notify_waiters();
+        if self.is_shutting_down.load(Ordering::SeqCst) {
+            return Err(InvokeError::ShuttingDown);
+        }
         let fails = name.starts_with("fails");
         if name == "throttled" && seen < 4 {
             return Err(InvokeError::Throttled { reason: "busy".into() });
@@ -125,8 +131,8 @@ async fn revisions_change_with_what_sandboxes_are_made_of() {
     let taken = service.create(&local, input("f", json!({}))).await.unwrap_err();
     assert_eq!(taken.code, ErrorCode::ResourceConflict);
     let kept = service.set_concurrency(&local, "f", Some(3)).await.unwrap();
-    assert_eq!(kept.function.revision, first.function.revision);
-    assert_eq!(kept.function.reserved_concurrency, Some(3));
+    assert_eq!(kept.function().unwrap().revision, first.function().unwrap().revision);
+    assert_eq!(kept.function().unwrap().reserved_concurrency, Some(3));
     let code = |image: &str, revision: Option<String>| CodeInput {
         image_uri: Some(image.into()),
         revision_id: revision,
@@ -134,16 +140,20 @@ async fn revisions_change_with_what_sandboxes_are_made_of() {
     };
     let stale = service.update_code(&local, "f", code("new", Some("stale".into()))).await.unwrap_err();
     assert_eq!(stale.code, ErrorCode::PreconditionFailed);
-    let revision = Some(first.function.revision.clone());
+    let revision = Some(first.function().unwrap().revision.clone());
     let second = service.update_code(&local, "f", code("new", revision)).await.unwrap();
-    assert_ne!(second.function.revision, first.function.revision);
-    assert_eq!((&*second.function.image, second.function.reserved_concurrency), ("sha256:new", Some(3)));
+    assert_ne!(second.function().unwrap().revision, first.function().unwrap().revision);
+    let now = second.function().unwrap();
+    assert_eq!((&*now.image, now.reserved_concurrency), ("sha256:new", Some(3)));
     let missing = service.update_code(&local, "f", code("missing", None)).await.unwrap_err();
     assert_eq!(missing.code, ErrorCode::InvalidParameterValue);
     service.delete(&local, "f", None).await.unwrap();
     assert_eq!(service.get(&local, "f", None).unwrap_err().code, ErrorCode::ResourceNotFound);
     let retired = opened.double.retired.lock().unwrap().clone();
-    assert_eq!(retired, [("f".into(), Some(second.function.revision.clone())), ("f".into(), None)]);
+    assert_eq!(
+        retired,
+        [("f".into(), Some(second.function().unwrap().revision.clone())), ("f".into(), None)]
+    );
 }
 
 #[tokio::test]
@@ -151,7 +161,9 @@ async fn tenants_do_not_see_each_other() {
     let opened = open().await;
     let (service, one, two) = (&opened.service, caller("one"), caller("two"));
     service.create(&one, input("f", json!({}))).await.unwrap();
-    assert_eq!(service.get(&two, "f", None).unwrap_err().code, ErrorCode::ResourceNotFound);
+    let missing = service.get(&two, "f", None).unwrap_err();
+    assert_eq!(missing.code, ErrorCode::ResourceNotFound);
+    assert_eq!(missing.message, format!("Function not found: {}", arn("f")));
     assert_eq!(service.delete(&two, "f", None).await.unwrap_err().code, ErrorCode::ResourceNotFound);
     assert!(service.list(&two, "", 10).0.is_empty());
     for number in 1..8 {
@@ -273,7 +285,7 @@ async fn everything_is_there_after_closing_and_opening() {
     let opened = open().await;
     let local = caller("local");
     let entry = opened.service.create(&local, input("f", json!({"Timeout": 7}))).await.unwrap();
-    let revision = entry.function.revision.clone();
+    let revision = entry.function().unwrap().revision.clone();
     opened.service.close().await;
     opened.service.send(&entry, Invocation::new("5")).await.unwrap();
     let settings = opened.service.settings().clone();
@@ -283,8 +295,65 @@ async fn everything_is_there_after_closing_and_opening() {
     let invoker = Arc::clone(&double) as Arc<dyn Invoker>;
     let service = Service::open(settings, invoker, Arc::clone(&double) as _).await.unwrap();
     let again = service.get(&local, "f", None).unwrap();
-    assert_eq!((again.definition.timeout_seconds, &again.function.revision), (7, &revision));
+    assert_eq!((again.definition.timeout_seconds, &again.definition.revision), (7, &revision));
     let opened = Opened { service, double, _directory };
     opened.until(|_, service| service.queue_stats().events == 0).await;
     assert_eq!(opened.count("f"), 1);
+}
+
+#[tokio::test]
+async fn an_event_that_a_shutdown_cut_off_runs_again_and_lost_no_attempt() {
+    let opened = open().await;
+    let (service, local) = (&opened.service, caller("local"));
+    let once = json!({"DeadLetterConfig": {"TargetArn": "arn:aws:lantern:::dead-letters"}});
+    let entry = service.create(&local, input("f", once)).await.unwrap();
+    let config = serde_json::from_value(json!({"MaximumRetryAttempts": 0})).unwrap();
+    service.set_event_config(&local, ("f", None), config, false).await.unwrap();
+    opened.double.is_shutting_down.store(true, Ordering::SeqCst);
+    service.send(&entry, Invocation::new("5")).await.unwrap();
+    opened.until(|double, _| double.invoked.lock().unwrap().len() > 1).await;
+    service.close().await;
+    assert_eq!(service.queue_stats().events, 1);
+    assert!(service.dead_letters(&local, None, 1).await.unwrap().is_empty());
+    let settings = service.settings().clone();
+    let Opened { service, double, _directory } = opened;
+    drop(service);
+    double.invoked.lock().unwrap().clear();
+    double.is_shutting_down.store(false, Ordering::SeqCst);
+    let invoker = Arc::clone(&double) as Arc<dyn Invoker>;
+    let service = Service::open(settings, invoker, Arc::clone(&double) as _).await.unwrap();
+    let opened = Opened { service, double, _directory };
+    opened.until(|_, service| service.queue_stats().events == 0).await;
+    assert_eq!(
+        (opened.count("f"), opened.service.dead_letters(&local, None, 1).await.unwrap().len()),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_function_that_can_no_longer_run_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = ServiceSettings::new(directory.path().join("functions.redb"));
+    let mut old = crate::functions::definition::tests::plain("local", "old");
+    old.environment.insert("LANTERN_RUNTIME".into(), "cobol".into());
+    let (store, _) = Store::open(&settings.file).unwrap();
+    let record = serde_json::to_vec(&old).unwrap();
+    let put = Change::PutFunction { tenant: "local".into(), name: "old".into(), record };
+    store.commit(vec![put]).await.unwrap();
+    drop(store);
+    let double = Arc::new(Double::default());
+    let service = Service::open(settings, Arc::clone(&double) as _, Arc::clone(&double) as _).await.unwrap();
+    let local = caller("local");
+    let entry = service.get(&local, "old", None).unwrap();
+    for error in [
+        service.call(&entry, Invocation::new("1")).await.unwrap_err(),
+        service.send(&entry, Invocation::new("1")).await.unwrap_err(),
+        service.set_concurrency(&local, "old", Some(1)).await.unwrap_err(),
+    ] {
+        assert_eq!(error.code, ErrorCode::InvalidParameterValue);
+        assert!(error.message.contains("cobol"), "{error}");
+    }
+    let fixed = serde_json::from_value(json!({"Environment": {"Variables": {}}})).unwrap();
+    let entry = service.update_configuration(&local, "old", fixed).await.unwrap();
+    assert!(service.call(&entry, Invocation::new("1")).await.is_ok());
 }
