@@ -42,8 +42,8 @@ impl DaemonSettings {
     #[must_use]
     pub fn open_files(&self) -> u64 {
         let dispatcher = &self.sandboxes.dispatcher;
-        let sandboxes =
-            dispatcher.most_sandboxes.saturating_add(dispatcher.pool.plain + dispatcher.pool.bridged);
+        let ahead = dispatcher.pool.plain.saturating_add(dispatcher.pool.bridged);
+        let sandboxes = dispatcher.most_sandboxes.saturating_add(ahead);
         let connections = self.functions.door.as_ref().map_or(0, |(_, door)| door.max_connections);
         let all = sandboxes.saturating_mul(FILES_OF_SANDBOX).saturating_add(connections);
         u64::try_from(all.saturating_add(FILES_OF_WORKER)).unwrap_or(u64::MAX)

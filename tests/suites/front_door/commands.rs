@@ -96,7 +96,7 @@ async fn the_same_as_on_the_network() {
         (&["get", "f"][..], 3, "not found"),
         (&["create", "f", "nothing"], 4, "flattener push"),
         (&["create", "f", "app", "--timeout", "901"], 4, "timeout"),
-        (&["create", "f", "app", "--tenant", "A B"], 4, "tenant"),
+        (&["create", "f", "app", "--tenant", "A B"], 4, "not a tenant: \"A B\" is not a label: 1 to 63"),
         (&["create", "f", "app", "-e", "AB"], 2, "NAME=VALUE"),
         (&["update", "f"], 3, "not found"),
     ] {

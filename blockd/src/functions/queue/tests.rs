@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::functions::store::tests::Disk;
-use std::sync::atomic::Ordering;
 
 fn key(name: &str) -> FunctionKey {
     FunctionKey { tenant: "a".into(), name: name.into() }
@@ -123,7 +122,7 @@ async fn an_end_that_is_not_stored_is_tried_again() {
     }
     let (ended, buried) = (picked(&queue), picked(&queue));
     let (first, id) = (ended.id, buried.id);
-    disk.is_full.store(true, Ordering::SeqCst);
+    disk.take_writes(Some(0));
     let follow_up = FollowUp { key: key("g"), payload: Bytes::from_static(b"\"told\""), hops: 1 };
     queue.end(ended, Remains::Nothing, vec![follow_up]).await;
     let dead = letter(&buried);
@@ -132,7 +131,7 @@ async fn an_end_that_is_not_stored_is_tried_again() {
     assert_eq!(queue.stats().events, 3, "what follows counts already");
     assert!(matches!(queue.pick(now_ms()), Pick::Later(Some(_))), "not at once again");
 
-    disk.is_full.store(false, Ordering::SeqCst);
+    disk.take_writes(None);
     for event in [picked(&queue), picked(&queue)] {
         assert!([first, id].contains(&event.id), "what follows waits until it is stored");
         let settlement = queue.unsettled(event.id).expect("it is not to be run again");

@@ -57,8 +57,9 @@ async fn many_at_once_share_transactions() {
 #[derive(Debug, Clone, Default)]
 pub(in crate::functions) struct Disk {
     bytes: Arc<Mutex<Vec<u8>>>,
-    pub(in crate::functions) is_full: Arc<AtomicBool>,
-    pub(in crate::functions) is_unreadable: Arc<AtomicBool>,
+    /// Writes that still succeed, if it is about to be full.
+    writes: Arc<Mutex<Option<usize>>>,
+    is_unreadable: Arc<AtomicBool>,
 }
 
 impl Disk {
@@ -69,8 +70,20 @@ impl Disk {
         Store::over(open, Path::new("disk")).unwrap()
     }
 
-    fn fail(flag: &AtomicBool, kind: ErrorKind) -> std::io::Result<()> {
-        if flag.load(Ordering::SeqCst) { Err(kind.into()) } else { Ok(()) }
+    /// Has it take so many writes more; `None` is no limit.
+    pub(in crate::functions) fn take_writes(&self, most: Option<usize>) {
+        *self.writes.lock().unwrap() = most;
+    }
+
+    fn written(&self) -> std::io::Result<()> {
+        match &mut *self.writes.lock().unwrap() {
+            Some(0) => Err(ErrorKind::StorageFull.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -80,24 +93,26 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        Self::fail(&self.is_unreadable, ErrorKind::Other)?;
+        if self.is_unreadable.load(Ordering::SeqCst) {
+            return Err(std::io::Error::other("a bad sector"));
+        }
         let start = usize::try_from(offset).unwrap();
         out.copy_from_slice(&self.bytes.lock().unwrap()[start..start + out.len()]);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {
-        Self::fail(&self.is_full, ErrorKind::StorageFull)?;
+        self.written()?;
         self.bytes.lock().unwrap().resize(usize::try_from(len).unwrap(), 0);
         Ok(())
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
-        Self::fail(&self.is_full, ErrorKind::StorageFull)
+        self.written()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        Self::fail(&self.is_full, ErrorKind::StorageFull)?;
+        self.written()?;
         let start = usize::try_from(offset).unwrap();
         self.bytes.lock().unwrap()[start..start + data.len()].copy_from_slice(data);
         Ok(())
@@ -109,17 +124,45 @@ async fn a_disk_that_was_full_is_used_again() {
     let disk = Disk::default();
     let (store, _) = disk.open();
     store.commit(vec![event(1, b"one")]).await.unwrap();
-    disk.is_full.store(true, Ordering::SeqCst);
+    disk.take_writes(Some(0));
     for _ in 0..3 {
         let error = store.commit(vec![event(2, b"two")]).await.unwrap_err();
         assert!(error.to_string().contains("need not be restarted"), "{error}");
     }
-    disk.is_full.store(false, Ordering::SeqCst);
+    disk.take_writes(None);
     store.commit(vec![event(3, b"three")]).await.unwrap();
     assert_eq!(store.payload(1).await.unwrap().unwrap(), "one");
     drop(store);
     let ids: Vec<u64> = disk.open().1.events.iter().map(|(id, _)| *id).collect();
     assert_eq!(ids, [1, 3]);
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_anywhere_in_a_commit_loses_nothing() {
+    let mut failures = 0;
+    for writes in 0.. {
+        let disk = Disk::default();
+        let (store, _) = disk.open();
+        store.commit(vec![event(1, b"one")]).await.unwrap();
+        disk.take_writes(Some(writes));
+        let second = store.commit(vec![Change::RemoveEvent(1), event(2, b"two")]).await;
+        disk.take_writes(None);
+        store.commit(vec![event(3, b"three")]).await.unwrap();
+        drop(store);
+        let (store, contents) = disk.open();
+        let ids: Vec<u64> = contents.events.iter().map(|(id, _)| *id).collect();
+        let all_or_nothing = [vec![1, 3], vec![2, 3]];
+        assert!(all_or_nothing.contains(&ids), "after {writes} writes: {ids:?}");
+        for id in &ids {
+            assert!(store.payload(*id).await.unwrap().is_some(), "after {writes} writes: {id}");
+        }
+        if second.is_ok() {
+            assert_eq!(ids, [2, 3]);
+            break;
+        }
+        failures += 1;
+    }
+    assert!(failures > 3, "{failures}");
 }
 
 #[tokio::test]
