@@ -137,3 +137,30 @@ pub(super) fn event_config(definition: &Definition, config: &EventConfig) -> Val
 pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
     (status, Json(body)).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::functions::definition::tests::plain;
+    use crate::functions::registry::Registry;
+    use crate::functions::store::Contents;
+
+    #[test]
+    fn a_stored_function_that_cannot_run_is_shown_as_failed() {
+        let shown = |runtime: &str| {
+            let mut definition = plain("a", "f");
+            definition.environment.insert("LANTERN_RUNTIME".into(), runtime.into());
+            let stored = (("a".into(), "f".into()), serde_json::to_vec(&definition).unwrap());
+            let contents = Contents { functions: vec![stored], ..Contents::default() };
+            let registry = Registry::load(&contents, std::path::Path::new("x")).unwrap();
+            configuration(&registry.get(&definition.key()).unwrap(), &ServiceSettings::new("x"))
+        };
+        assert_eq!(shown("java")["State"], "Active");
+        let failed = shown("cobol");
+        assert_eq!(
+            (&failed["State"], &failed["StateReasonCode"]),
+            (&json!("Failed"), &json!("InvalidConfiguration"))
+        );
+        assert!(failed["StateReason"].as_str().unwrap().contains("cobol"));
+    }
+}
