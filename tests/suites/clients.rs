@@ -97,6 +97,7 @@ fn settings(dir: &Path, most_sandboxes: usize) -> DispatcherSettings {
             started: None,
         },
         pool: PoolSettings { plain: 1, ..PoolSettings::default() },
+        prepared: 2,
         launch: LaunchSettings {
             runtimes: dir.join("runtimes"),
             region: "us-east-1".into(),

@@ -129,6 +129,8 @@ pub fn error_json(kind: &str, message: &str) -> Bytes {
 pub struct FunctionStats {
     /// Sandboxes that serve.
     pub sandboxes: usize,
+    /// Sandboxes that are prepared up to their first instruction.
+    pub prepared: usize,
     /// Sandboxes that are starting.
     pub starting: usize,
     /// Sandboxes that end once their invocations have.

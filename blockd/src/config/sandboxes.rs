@@ -32,6 +32,10 @@ pub struct SandboxArgs {
     /// Sandboxes prepared ahead with an interface on the bridge [default: 0]
     #[arg(long, env = "LANTERN_POOL_BRIDGED", value_name = "N")]
     pub pool_bridged: Option<usize>,
+    /// Sandboxes of functions in use that are prepared up to their first instruction, beyond the
+    /// pool; 0 for none [default: 4]
+    #[arg(long, env = "LANTERN_PREPARED", value_name = "N")]
+    pub prepared: Option<usize>,
     /// Bridge of functions with LANTERN_NETWORK=bridge: name=address/prefix
     /// [default: lantern0=100.100.0.1/16]
     #[arg(long, env = "LANTERN_BRIDGE", value_name = "BRIDGE", value_parser = bridge)]
@@ -53,6 +57,7 @@ pub struct SandboxTable {
     pub init_timeout_seconds: Option<u64>,
     pub pool: Option<usize>,
     pub pool_bridged: Option<usize>,
+    pub prepared: Option<usize>,
     pub bridge: Option<String>,
     pub java_runtime: Option<PathBuf>,
     /// Invocations of a function that wait without a slot on its way to them.
@@ -131,6 +136,7 @@ impl SandboxArgs {
                 started: None,
             },
             pool,
+            prepared: self.prepared.or(file.prepared).unwrap_or(4),
             launch: LaunchSettings {
                 runtimes: run_dir.join("runtimes"),
                 region,

@@ -6,6 +6,7 @@
 //! process.
 
 use super::handle::{Handle, Order};
+use super::prepared::{self, Stock};
 use super::room::{self, Wanted};
 use super::{Counters, Entry, Shared, count, life};
 use crate::function::{Function, Runtime};
@@ -52,6 +53,8 @@ pub(crate) struct Group {
     cpu_per_invocation_us: AtomicU64,
     /// Invocations that a sandbox had, now ended.
     pub(super) ended: AtomicU64,
+    /// Sandboxes prepared ahead.
+    pub(super) stock: Stock,
     state: Mutex<State>,
 }
 
@@ -96,6 +99,7 @@ impl Group {
             function,
             cpu_per_invocation_us: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            stock: Stock::default(),
             state: Mutex::new(state),
         })
     }
@@ -126,6 +130,12 @@ impl Group {
     /// Whether its sandboxes take nothing more.
     pub(super) fn is_retired(&self) -> bool {
         self.state().retired
+    }
+
+    /// Whether it has a sandbox that takes invocations, or will.
+    pub(super) fn is_in_use(&self) -> bool {
+        let state = self.state();
+        !state.retired && state.sandboxes.iter().any(|handle| handle.phase() != Phase::Closing)
     }
 
     /// Whether it is the revision that callers get now.
@@ -253,6 +263,9 @@ impl Group {
         state.not_before = None;
         drop(state);
         self.pump();
+        if let Some(shared) = self.shared.upgrade() {
+            prepared::fill(&shared, self);
+        }
     }
 
     /// A start came to nothing: those it was for are told.
@@ -299,6 +312,7 @@ impl Group {
             state.estimator.forget_sandbox(handle.number);
         }
         self.pump();
+        self.clear_unused();
     }
 
     /// Notes an invocation that succeeded, with those in its sandbox when it began and ended.
@@ -343,8 +357,22 @@ impl Group {
         handle.drain();
     }
 
+    /// Removes what was prepared, unless the function is in use.
+    fn clear_unused(&self) {
+        if !self.is_in_use()
+            && let Some(shared) = self.shared.upgrade()
+        {
+            self.stock.clear(&shared);
+        }
+    }
+
     /// Ends all sandboxes once their invocations have; those that wait are told `why`.
     pub(super) fn retire(&self, why: impl Fn() -> InvokeError) {
+        self.retire_sandboxes(why);
+        self.clear_unused();
+    }
+
+    fn retire_sandboxes(&self, why: impl Fn() -> InvokeError) {
         let mut state = self.state();
         state.retired = true;
         for handle in &state.sandboxes {
@@ -379,6 +407,7 @@ impl Group {
         let sandboxes = {
             let state = self.state();
             stats.waiting += state.waiting.len();
+            stats.prepared += self.stock.len();
             if !state.retired {
                 let estimate = state.estimator.estimate();
                 stats.concurrency_limit = state.limit;

@@ -11,7 +11,7 @@
 use super::group::Group;
 use super::handle::{Handle, Order};
 use super::{Shared, count};
-use crate::function::{FunctionNetwork, Runtime};
+use crate::function::{Function, FunctionNetwork, Runtime};
 use crate::http_mode;
 use crate::image_config::ImageConfig;
 use crate::invocation::error_json;
@@ -20,7 +20,7 @@ use crate::logs::read_lines;
 use crate::rootfs::RootFs;
 use crate::runtime_api::store::{SharedStore, StoreLimits, router};
 use crate::runtime_api::{Api, ApiSettings, Initialisation, OnFree, Slots};
-use crate::sandbox::{Output, Running, SandboxError, Shell};
+use crate::sandbox::{Output, Prepared, Request, Running, SandboxError};
 use bytes::Bytes;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -110,15 +110,18 @@ pub(super) fn start(planned: Planned, group: &Arc<Group>) {
 }
 
 async fn live(shared: Arc<Shared>, group: Arc<Group>, handle: Arc<Handle>, mut counted: Counted) {
-    let rootfs = match shared.source.acquire(group.function()).await {
-        Ok(rootfs) => rootfs,
-        Err(reason) => {
-            drop(counted);
-            group.failed(&handle, Failure::Image(reason));
-            return;
-        }
+    let (rootfs, prepared) = match group.stock.take(&shared) {
+        Some(ready) => (ready.rootfs, Some(ready.sandbox)),
+        None => match shared.source.acquire(group.function()).await {
+            Ok(rootfs) => (rootfs, None),
+            Err(reason) => {
+                drop(counted);
+                group.failed(&handle, Failure::Image(reason));
+                return;
+            }
+        },
     };
-    let served = serve(&shared, &group, &handle, &rootfs, &mut counted).await;
+    let served = serve(&shared, &group, &handle, &rootfs, prepared, &mut counted).await;
     shared.source.release(rootfs).await;
     drop(counted);
     match served {
@@ -127,30 +130,79 @@ async fn live(shared: Arc<Shared>, group: Arc<Group>, handle: Arc<Handle>, mut c
     }
 }
 
+/// What is asked of a sandbox of the function.
+pub(super) fn request(shared: &Shared, function: &Function, rootfs: &dyn RootFs) -> Result<Request, Failure> {
+    let image = ImageConfig::parse(rootfs.config()).map_err(|error| Failure::Image(error.to_string()))?;
+    let mut request = launch::request(function, &image, &shared.settings.launch)
+        .map_err(|error| init_failure("Runtime.InvalidConfiguration", &error.to_string()))?;
+    request.seccomp_bpf = shared.seccomp_bpf.get().cloned();
+    Ok(request)
+}
+
+/// A sandbox that runs, and the API that it talks to.
+type Launched = (Arc<Api>, Running, Output);
+
+fn host(error: &dyn std::error::Error) -> Failure {
+    Failure::Sandbox(chain(error))
+}
+
+/// Launches a sandbox.
+async fn launch(
+    shared: &Arc<Shared>,
+    group: &Arc<Group>,
+    handle: &Arc<Handle>,
+    rootfs: &Arc<dyn RootFs>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Launched, Failure> {
+    let request = request(shared, group.function(), rootfs.as_ref())?;
+    let bridged = group.function().network == FunctionNetwork::Bridge;
+    let mut shell = shared.pool.take(bridged).await.map_err(|error| host(&error))?;
+    let api = listen(shared, group, handle, shell.take_listeners(), tasks).map_err(|error| host(&error))?;
+    let launched = Running::launch(shell, Arc::clone(rootfs), request, &shared.settings.sandbox).await;
+    let (running, output) = launched.map_err(|error| match error {
+        SandboxError::Refused { said, .. } => init_failure("Runtime.InvalidEntrypoint", &said),
+        error => host(&error),
+    })?;
+    Ok((api, running, output))
+}
+
+/// Starts a prepared sandbox; `None` if it cannot be any more.
+async fn start_prepared(
+    shared: &Arc<Shared>,
+    group: &Arc<Group>,
+    handle: &Arc<Handle>,
+    mut prepared: Prepared,
+    tasks: &mut JoinSet<()>,
+) -> Option<Launched> {
+    let started = match listen(shared, group, handle, prepared.take_listeners(), tasks) {
+        Ok(api) => prepared.start().await.map(|(running, output)| (api, running, output)),
+        Err(error) => {
+            prepared.clear().await;
+            Err(SandboxError::io("listen in", "a prepared sandbox")(error))
+        }
+    };
+    started.inspect_err(|error| tracing::debug!(%error, "a prepared sandbox is of no use")).ok()
+}
+
 /// Launches the sandbox and serves it to its end.
 async fn serve(
     shared: &Arc<Shared>,
     group: &Arc<Group>,
     handle: &Arc<Handle>,
     rootfs: &Arc<dyn RootFs>,
+    prepared: Option<Prepared>,
     counted: &mut Counted,
 ) -> Result<(), Failure> {
     let function = group.function();
-    let host = |error: &dyn std::error::Error| Failure::Sandbox(chain(error));
-    let image = ImageConfig::parse(rootfs.config()).map_err(|error| Failure::Image(error.to_string()))?;
-    let mut request = launch::request(function, &image, &shared.settings.launch)
-        .map_err(|error| init_failure("Runtime.InvalidConfiguration", &error.to_string()))?;
-    request.seccomp_bpf = shared.seccomp_bpf.get().cloned();
-    let bridged = function.network == FunctionNetwork::Bridge;
-    let mut shell = shared.pool.take(bridged).await.map_err(|error| host(&error))?;
     let mut tasks = JoinSet::new();
-    let api = listen(shared, group, handle, &mut shell, &mut tasks).map_err(|error| host(&error))?;
-    let (running, output) = Running::launch(shell, Arc::clone(rootfs), request, &shared.settings.sandbox)
-        .await
-        .map_err(|error| match error {
-            SandboxError::Refused { said, .. } => init_failure("Runtime.InvalidEntrypoint", &said),
-            error => host(&error),
-        })?;
+    let started = match prepared {
+        Some(prepared) => start_prepared(shared, group, handle, prepared, &mut tasks).await,
+        None => None,
+    };
+    let (api, running, output) = match started {
+        Some(started) => started,
+        None => launch(shared, group, handle, rootfs, &mut tasks).await?,
+    };
     handle.launched(running.observer());
     api.launched(running.observer());
     read_output(group, handle, output, &mut tasks);
@@ -211,7 +263,7 @@ fn listen(
     shared: &Arc<Shared>,
     group: &Arc<Group>,
     handle: &Arc<Handle>,
-    shell: &mut Shell,
+    listeners: Option<(std::net::TcpListener, std::net::TcpListener)>,
     tasks: &mut JoinSet<()>,
 ) -> std::io::Result<Arc<Api>> {
     let function = group.function();
@@ -221,7 +273,7 @@ fn listen(
         function_arn: function.arn.clone(),
     };
     let api = Api::new(Arc::clone(handle.id()), Arc::clone(&handle.slots), settings);
-    let Some((requests, logs)) = shell.take_listeners() else {
+    let Some((requests, logs)) = listeners else {
         return Err(std::io::Error::other("the shell was used before"));
     };
     let limits = StoreLimits { budget_bytes: shared.settings.store_bytes, ..StoreLimits::default() };

@@ -11,6 +11,7 @@
 mod group;
 mod handle;
 mod life;
+mod prepared;
 mod room;
 mod watch;
 
@@ -42,6 +43,8 @@ pub struct DispatcherSettings {
     pub sandbox: sandbox::Settings,
     /// What is made ahead.
     pub pool: PoolSettings,
+    /// Most sandboxes of functions in use that are prepared up to their first instruction.
+    pub prepared: usize,
     /// What functions are told.
     pub launch: LaunchSettings,
     /// Most starts at once.
@@ -77,6 +80,8 @@ pub(crate) struct Shared {
     keep_alive: Mutex<Box<dyn KeepAlive>>,
     starts: AtomicUsize,
     sandboxes: AtomicUsize,
+    /// Sandboxes that are prepared, or being prepared or removed unused.
+    prepared: AtomicUsize,
     /// Memory of all sandboxes when they were last looked at, in bytes.
     memory_used: AtomicU64,
     /// Whether all of the host's processors were busy then.
@@ -200,6 +205,7 @@ impl Dispatcher {
             keep_alive: Mutex::new(keep_alive),
             starts: AtomicUsize::new(0),
             sandboxes: AtomicUsize::new(0),
+            prepared: AtomicUsize::new(0),
             memory_used: AtomicU64::new(0),
             saturated: AtomicBool::new(false),
             seccomp_bpf: OnceLock::new(),
@@ -222,7 +228,11 @@ impl Dispatcher {
         }
         let deadline = Instant::now() + patience;
         let mut forced = false;
-        while self.shared.sandboxes.load(Ordering::Acquire) > 0 {
+        let left = || {
+            let running = self.shared.sandboxes.load(Ordering::Acquire);
+            running + self.shared.prepared.load(Ordering::Acquire)
+        };
+        while left() > 0 {
             if Instant::now() >= deadline && !std::mem::replace(&mut forced, true) {
                 for entry in self.shared.all() {
                     entry.groups().iter().for_each(|group| group.end_all("this worker is shutting down"));

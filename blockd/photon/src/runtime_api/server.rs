@@ -37,6 +37,7 @@ const HEADER_PATIENCE: Duration = Duration::from_secs(1000);
 const BODIES_AT_ONCE: usize = 16;
 /// Room for bodies is given out in portions of this many bytes.
 const PORTION_BYTES: usize = 64 << 10;
+const TOO_MANY_BODIES: &str = "this sandbox sends too many large bodies at once; send fewer";
 /// How long a body waits for room that others hold.
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// Largest report of a failed start: what its callers are told.
@@ -195,8 +196,7 @@ async fn read(request: Request<Body>, limit: usize, room: &Arc<Semaphore>) -> Re
                 let more = u32::try_from(needed - portions).unwrap_or(u32::MAX);
                 let more = tokio::time::timeout(ROOM_PATIENCE, Arc::clone(room).acquire_many_owned(more));
                 let Ok(Ok(more)) = more.await else {
-                    let message = "this sandbox sends too many large bodies at once; send fewer";
-                    return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "TooManyBodies", message));
+                    return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "TooManyBodies", TOO_MANY_BODIES));
                 };
                 portions = needed;
                 match &mut held {
@@ -230,11 +230,15 @@ async fn response(State((api, _)): Shared, Path(id): Path<String>, request: Requ
             Answer::Error { payload: error_json(&kind, message) }
         }
         Err(refusal) => {
-            if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let message = format!(
+            let message = match refusal.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => Some(format!(
                     "Response payload size exceeded maximum allowed payload size ({} bytes).",
                     api.settings.most_response_bytes
-                );
+                )),
+                StatusCode::SERVICE_UNAVAILABLE => Some(TOO_MANY_BODIES.to_string()),
+                _ => None,
+            };
+            if let Some(message) = message {
                 let payload = error_json("Function.ResponseSizeTooLarge", &message);
                 api.finish(&id, Answer::Error { payload }).await.ok();
             }

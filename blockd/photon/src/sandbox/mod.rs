@@ -21,7 +21,7 @@ pub use cgroup::Usage;
 pub use network::Bridge;
 pub use pool::{LOG_ADDRESS, Pool, PoolSettings, RUNTIME_API, Shell};
 pub use run::{Outcome, Settings, Signals, clear_orphans, run};
-pub use running::{Connector, FUNCTION_USER, Observer, Output, Running};
+pub use running::{Connector, FUNCTION_USER, Observer, Output, Prepared, Running};
 pub use user::Identity;
 
 use std::io;
@@ -49,7 +49,7 @@ pub enum SandboxError {
     Request(String),
     /// The OCI runtime is not installed.
     #[error(
-        "OCI runtime {runtime:?} is not on PATH; install it (apt-get install crun) or choose another with --runtime"
+        "OCI runtime {runtime:?} is not on PATH; install it (apt-get install crun) or choose another with --oci-runtime"
     )]
     NoRuntime {
         /// Which runtime.
@@ -76,7 +76,7 @@ pub enum SandboxError {
 }
 
 impl SandboxError {
-    fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }

@@ -21,6 +21,7 @@ use super::spawn::{Spawned, ended};
 use super::{Identity, SandboxError, Settings, sys};
 use crate::image_config::ImageConfig;
 use crate::rootfs::RootFs;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal, waitid,
@@ -28,6 +29,7 @@ use rustix::process::{
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -62,8 +64,10 @@ pub struct Running {
 const PID_FILE: &str = "pid";
 const LOG_FILE: &str = "log";
 
-/// Starts the runtime. Blocks: the image's files are read, which may come from far away.
+/// Starts the runtime with `command`. Blocks: the image's files are read, which may come from far
+/// away.
 fn start(
+    command: &[&str],
     shell: &Shell,
     rootfs: &dyn RootFs,
     mut request: Request,
@@ -84,7 +88,8 @@ fn start(
     let directory = &shell.place.directory;
     let (log, pid) = (directory.join(LOG_FILE), directory.join(PID_FILE));
     let mut args = runtime_args(settings);
-    args.extend(["--log".into(), log.into(), "run".into(), "--detach".into()]);
+    args.extend(["--log".into(), log.into()]);
+    args.extend(command.iter().map(OsString::from));
     args.extend(["--pid-file".into(), pid.into(), "--bundle".into(), directory.into()]);
     args.push(shell.id().into());
     let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
@@ -103,9 +108,19 @@ impl Running {
         request: Request,
         settings: &Settings,
     ) -> Result<(Self, Output), SandboxError> {
+        Self::begin(&["run", "--detach"], shell, rootfs, request, settings).await
+    }
+
+    async fn begin(
+        command: &'static [&'static str],
+        shell: Shell,
+        rootfs: Arc<dyn RootFs>,
+        request: Request,
+        settings: &Settings,
+    ) -> Result<(Self, Output), SandboxError> {
         let owned = settings.clone();
         let started = tokio::task::spawn_blocking(move || {
-            let runtime = start(&shell, rootfs.as_ref(), request, &owned)?;
+            let runtime = start(command, &shell, rootfs.as_ref(), request, &owned)?;
             Ok((shell, runtime))
         });
         let started = started.await.map_err(io::Error::other);
@@ -208,6 +223,74 @@ impl Running {
         // unmounting and removing groups blocks
         let _ = tokio::task::spawn_blocking(move || shell.clear()).await;
     }
+}
+
+/// A sandbox with everything but its first instruction: its process waits to become the
+/// image's command. Dropped, it is killed, and leaves what [`super::clear_orphans`] removes.
+#[derive(Debug)]
+pub struct Prepared {
+    running: Running,
+    output: Output,
+}
+
+impl Prepared {
+    /// As [`Running::launch`], up to the first instruction. Not cancel-safe, like it.
+    ///
+    /// # Errors
+    /// As [`Running::launch`].
+    pub async fn prepare(
+        shell: Shell,
+        rootfs: Arc<dyn RootFs>,
+        request: Request,
+        settings: &Settings,
+    ) -> Result<Self, SandboxError> {
+        let (running, output) = Running::begin(&["create"], shell, rootfs, request, settings).await?;
+        Ok(Self { running, output })
+    }
+
+    /// See [`Shell::take_listeners`].
+    pub fn take_listeners(&mut self) -> Option<(TcpListener, TcpListener)> {
+        self.running.shell.as_mut()?.take_listeners()
+    }
+
+    /// Lets the process go on.
+    ///
+    /// # Errors
+    /// [`SandboxError`] if it has ended meanwhile; the sandbox is removed then.
+    pub async fn start(self) -> Result<(Running, Output), SandboxError> {
+        let (settings, id) = (&self.running.settings, self.running.id());
+        let started = if settings.is_crun() {
+            release(&settings.run_dir.join("runtime").join(id).join("exec.fifo"))
+        } else {
+            match runtime_command(settings).args(["start", id]).status().await {
+                Ok(status) if status.success() => Ok(()),
+                Ok(status) => Err(io::Error::other(format!("start: {status}"))),
+                Err(error) => Err(error),
+            }
+        };
+        match started {
+            Ok(()) => Ok((self.running, self.output)),
+            Err(error) => {
+                let runtime = settings.runtime.clone();
+                self.clear().await;
+                Err(SandboxError::io("start the sandbox prepared by", runtime)(error))
+            }
+        }
+    }
+
+    /// Removes it unused.
+    pub async fn clear(self) {
+        self.running.stop(Duration::ZERO).await;
+    }
+}
+
+/// All that crun's `start` does, without a process for it: the one that waits reads a byte.
+fn release(fifo: &Path) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // fails where nobody waits any more
+    let door = rustix::fs::open(fifo, flags, Mode::empty())?;
+    rustix::io::write(&door, b"\0")?;
+    fs::remove_file(fifo)
 }
 
 /// Removes what the runtime remembers of a sandbox that has ended.

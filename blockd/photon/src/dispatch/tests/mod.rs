@@ -3,6 +3,7 @@
 //! say so and pass.
 
 mod hostile;
+mod prepared;
 mod python;
 mod serving;
 
@@ -109,6 +110,7 @@ fn settings(dir: &Path) -> DispatcherSettings {
             started: None,
         },
         pool: PoolSettings { plain: 2, ..PoolSettings::default() },
+        prepared: 0,
         launch: LaunchSettings {
             runtimes: dir.join("runtimes"),
             region: "us-east-1".into(),
