@@ -41,8 +41,9 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(authorization) = Authorization::parse(text) {
         assert_eq!(authorization.signature.len(), 64);
         assert!(authorization.signed_headers.iter().all(|name| !name.is_empty()));
+        // the shortest spelling: a header of the longest length that is taken stays one
         let spelled = format!(
-            "AWS4-HMAC-SHA256 Credential={}/{}/{}/{}/aws4_request, SignedHeaders={}, Signature={}",
+            "AWS4-HMAC-SHA256 Credential={}/{}/{}/{}/aws4_request,SignedHeaders={},Signature={}",
             authorization.key_id,
             authorization.date,
             authorization.region,
