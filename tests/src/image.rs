@@ -97,6 +97,14 @@ impl Layer {
         self.entry(EntryType::Regular, path.as_bytes(), b"", 0o755, data.as_ref())
     }
 
+    /// All that is in a directory of this host, links as links, at the root.
+    #[must_use]
+    pub fn tree(mut self, directory: &Path) -> Self {
+        self.tar.follow_symlinks(false);
+        self.tar.append_dir_all("", directory).unwrap();
+        self
+    }
+
     /// A symbolic link.
     #[must_use]
     pub fn symlink(self, path: &str, target: &str) -> Self {

@@ -24,3 +24,13 @@ pub fn privileged() -> bool {
     }
     ready
 }
+
+/// Whether sandboxes can run here; says so loudly if not.
+#[must_use]
+pub fn sandboxes() -> bool {
+    let found = std::process::Command::new("crun").arg("--version").output().is_ok();
+    if !found {
+        eprintln!("SKIPPED: needs crun");
+    }
+    privileged() && found
+}
