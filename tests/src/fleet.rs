@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The secret of all test fleets.
@@ -40,12 +41,13 @@ impl Fleet {
     /// Starts `count` nodes and writes their members file.
     #[must_use]
     pub fn start(world: &World, count: usize) -> Self {
-        let id = std::process::id();
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        // a number of its own for each, in this process and among those that run beside it
+        let id = std::process::id().wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed) * 4099) % 32768;
         let directory = world.path("fleet");
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("secret"), SECRET).unwrap();
-        // tests run in processes of their own: one of another number never has these names
-        let subnet = format!("10.{}.{}", 64 + id / 256 % 128, id % 256);
+        let subnet = format!("10.{}.{}", 64 + id / 256, id % 256);
         let bridge = format!("lt{id}");
         ip(&format!("link add {bridge} type bridge"));
         let mut fleet = Self { bridge, subnet, nodes: Vec::new(), directory };
@@ -137,7 +139,7 @@ impl Fleet {
         let begun = Instant::now();
         let address = format!("{}:7400", node.address).parse().unwrap();
         while std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "node {number} does not answer");
+            assert!(begun.elapsed() < Duration::from_secs(60), "node {number} does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A temporary world: store, keyring, worker directories.
@@ -133,15 +134,15 @@ impl World {
     /// A daemon that this command starts in this world.
     #[must_use]
     pub fn daemon_of(&self, mut command: Command) -> Daemon {
-        let daemon = Daemon(command.spawn().unwrap());
+        let mut daemon = Daemon(command.spawn().unwrap());
         let socket = self.path("run/blockd.sock");
-        for _ in 0..500 {
-            if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
-                return daemon;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        let begun = Instant::now();
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert_eq!(daemon.0.try_wait().unwrap(), None, "the daemon has ended");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the daemon does not answer");
+            std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("the daemon does not answer");
+        daemon
     }
 
     /// What is mounted or attached below this world: must be nothing at the end.

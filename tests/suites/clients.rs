@@ -21,8 +21,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// How long a test waits for what must come, on a machine with much else to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:f";
 
 /// A client, as it is installed below `LANTERN_CLIENTS`.
@@ -56,15 +58,14 @@ impl Client {
         let installed =
             std::env::var_os("LANTERN_CLIENTS").map(|clients| Path::new(&clients).join(self.name));
         let root = installed.map(|client| client.join("root")).filter(|root| root.exists());
-        let ready =
-            rustix::process::geteuid().is_root() && Command::new("crun").arg("--version").output().is_ok();
-        let Some(root) = root.filter(|_| ready) else {
+        let Some(root) = root else {
             let name = self.name;
-            eprintln!(
-                "SKIPPED: needs root, crun and tests/clients/install ({name}), named by LANTERN_CLIENTS"
-            );
+            eprintln!("SKIPPED: needs tests/clients/install ({name}), named by LANTERN_CLIENTS");
             return None;
         };
+        if !tests::sandboxes() {
+            return None;
+        }
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
         // links where that can be: nothing writes to them
@@ -163,6 +164,15 @@ impl World {
     fn said(&self) -> String {
         let lines = self.dispatcher.logs(&self.function.key, 1 << 20);
         lines.into_iter().map(|line| line.text + "\n").collect()
+    }
+
+    /// Waits for something that must come to be.
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !holds(self) {
+            assert!(begun.elapsed() < PATIENCE, "{what} does not come; it said:\n{}", self.said());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn shutdown(self) {
@@ -278,9 +288,13 @@ async fn too_large_an_answer_is_an_error(client: &Client, max_concurrency: usize
 async fn that_ends_is_replaced(client: &Client, max_concurrency: usize, error: &str) {
     let Some(mut world) = client.world(max_concurrency) else { return };
     world.is_ok(&world.invoke(json!({})).await);
-    let whole = std::mem::replace(&mut world.function.timeout, Duration::from_secs(2));
+    let whole = world.function.timeout;
+    // short only where it must pass: else the end is to come before it, on a busy machine too
+    if error == "Sandbox.Timedout" {
+        world.function.timeout = Duration::from_secs(2);
+    }
     let ended = world.invoke(json!({"do": "exit"})).await;
-    assert_eq!(answer(&ended)["errorType"], error, "{}", answer(&ended));
+    assert_eq!(answer(&ended)["errorType"], error, "{}\n{}", answer(&ended), world.said());
     world.function.timeout = whole;
     let after = world.invoke(json!({})).await;
     world.is_ok(&after);
@@ -314,9 +328,7 @@ async fn survives_the_refusal_of_a_late_answer(client: &Client, refusal: &str) {
         let invocation = Invocation::new(json!({"do": "await", "file": "/tmp/end"}).to_string());
         tokio::spawn(async move { dispatcher.invoke(function, invocation).await })
     };
-    while world.stats().in_flight == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    world.until("the neighbour", |world| world.stats().in_flight > 0).await;
     let pid = world.stats().each[0].pids[0];
     let let_go = |name: &str| std::fs::write(format!("/proc/{pid}/root/tmp/{name}"), "").unwrap();
     let whole = std::mem::replace(&mut world.function.timeout, Duration::from_secs(1));
@@ -324,9 +336,7 @@ async fn survives_the_refusal_of_a_late_answer(client: &Client, refusal: &str) {
     assert_eq!(answer(&late)["errorType"], "Sandbox.Timedout");
     world.function.timeout = whole;
     let_go("late");
-    while !world.said().contains(refusal) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    world.until("the refusal", |world| world.said().contains(refusal)).await;
     let_go("end");
     let finished = neighbour.await.unwrap().unwrap();
     world.is_ok(&finished);
