@@ -49,3 +49,6 @@ need_build() {
 }
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/lantern
+# Where scripts/demo-image puts the demo's image; another name whenever the image changes.
+# shellcheck disable=SC2034
+DEMO_IMAGE=$CACHE/demo-image-2
