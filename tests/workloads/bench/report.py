@@ -4,6 +4,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402 (the backend comes first)
 
+from .memory import MOST  # noqa: E402
+
 WAYS = {
     "separate": ("one sandbox each", "#b4504b", "o"),
     "processes": ("awslambdaric's processes", "#c9962f", "s"),
@@ -32,22 +34,25 @@ def verdict(good):
 
 def markdown(data):
     """docs/photon-memory.md."""
-    parts = [HEAD.format(command=data["command"], machine=data["machine"], at=data["at"], revision=data["revision"],
-                         versions=data["versions"])]
+    parts = [HEAD.format(versions=data["versions"])]
     if rows := data.get("workloads"):
-        parts += [summary_table(rows), TIME_NOTE, detail_tables(rows)]
+        parts += [PLOT, summary_table(rows), TIME_NOTE, detail_tables(rows)]
     if latency := data.get("latency"):
         parts.append(latency_table(latency))
     if bursts := data.get("burst"):
         parts.append(burst_table(bursts))
     if overloads := data.get("overload"):
         parts.append(overload_table(overloads))
+    if creation := data.get("creation"):
+        parts.append(creation_table(creation))
+    parts.append(made_table(data))
     return "\n".join(parts)
 
 
 HEAD = """# Memory and time of photons, measured
 
-Made by `{command}`; do not edit. {at}, revision {revision}, {machine}. {versions}
+Made by `scripts/bench-photons`; do not edit. Not all of it at one time: [the end](#what-made-it) says what made which
+line, when and of which revision. {versions}
 
 The workloads are look-alikes of the published ones, see [tests/workloads](../tests/workloads/README.md). Memory is PSS
 (`/proc/PID/smaps_rollup`) summed over all processes of a function's sandboxes, read while all C invocations are held at
@@ -55,9 +60,9 @@ the point where they have all the memory that they will have, after a round that
 measurements. *Base* is C = 1, *increment* the slope of a straight line through all C. MB are 10^6 bytes. Files that
 several sandboxes map from one image are in memory once and PSS divides them, so that separate sandboxes are not charged
 for what the lazily loaded root file system already shares.
-
-![memory over C](photon-memory.svg)
 """
+
+PLOT = "![memory over C](photon-memory.svg)\n"
 
 TIME_NOTE = """
 *Time* is the execution time of C invocations at once in one sandbox over that in C sandboxes: medians, taking turns,
@@ -97,8 +102,9 @@ def detail_tables(rows):
             rival = row["memory"]["processes"][number]["pss"] if row["memory"]["processes"] else None
             lines.append(f"| {point['c']} | {mb(point['pss'])} | {mb(row['memory']['separate'][number]['pss'])} | {mb(rival)} | "
                          f"{time['shared'] * 1e3:.1f} | {time['separate'] * 1e3:.1f} | {time['ratio']:.3f} |")
-    if any(max(point["c"] for point in row["memory"]["shared"]) < 64 for row in rows):
-        lines += ["", "Where C ends below 64, this machine does not do more at once, one sandbox each, in bearable time."]
+    most = " and ".join(f"{count} of {name}" for name, count in MOST.items())
+    lines += ["", f"At most {most} are measured at once: two CPUs and 24 GB do not do more of them, one sandbox each, in "
+              "bearable time. Otherwise C is what the command asked for."]
     return "\n".join(lines) + "\n"
 
 
@@ -133,6 +139,35 @@ def overload_table(overloads):
                          + (f"{good['p50']:.1f}, {good['p99']:.1f}" if good else "–") + " | "
                          + (f"{refused['p50']:.2f}, {refused['p99']:.2f}, {refused['p100']:.2f}" if refused else "–") + " |")
         lines.append(f"| | | {verdict(one['flat'])} | | | | {verdict(one['refused_fast'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def creation_table(creation):
+    """Cold sandboxes of a small image."""
+    lines = [f"## Sandboxes, {creation['at_once']} cold at once", "",
+             f"Busybox, one invocation in each, run directory in memory, image read and filter compiled before; from a sandbox's start "
+             f"to its first `next`. Middle of {creation['rounds']}, ways taking turns. Asked: the median of bridged ones "
+             f"{creation['target']} times faster with shells made ahead.", "",
+             "| network | shells made ahead | p50 ms | most ms | p50 without / with | |", "|---|---|---|---|---|---|"]
+    for row in creation["rows"]:
+        gain = f"{creation['gain'][row['network']]:.2f}" if row["pool"] else ""
+        good = verdict(creation["pass"]) if row["pool"] and row["network"] == "bridge" else ""
+        lines.append(f"| {row['network']} | {row['pool']} | {row['p50_ms']:.0f} | {row['max_ms']:.0f} | {gain} | {good} |")
+    return "\n".join(lines) + "\n"
+
+
+def made_table(data):
+    """What made every line."""
+    lines = ["## What made it", "", "| section | line | command | revision | at | machine |", "|---|---|---|---|---|---|"]
+    made = data.get("made", {})
+    have = {"memory": [f"{row['language']} {row['workload']}" for row in data.get("workloads", [])],
+            **{section: list(data.get(section, {})) for section in ("latency", "burst", "overload")},
+            "creation": ["busybox"] if data.get("creation") else []}
+    for section, names in have.items():
+        for name in names:
+            run = made.get(section, {}).get(name, {})
+            command = f"`{run['command']}`" if run.get("command") else "not recorded"
+            lines.append(f"| {section} | {name} | {command} | {run.get('revision') or 'not recorded'} | {run.get('at', '–')} | {run.get('machine', '–')} |")
     return "\n".join(lines) + "\n"
 
 
