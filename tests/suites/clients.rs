@@ -160,6 +160,15 @@ impl World {
         self.dispatcher.stats(&self.function.key)
     }
 
+    /// Makes a file in the `/tmp` of a sandbox.
+    fn let_go(&self, sandbox: &str, name: &str) {
+        let stats = self.stats();
+        let pids = stats.each.iter().filter(|each| each.id == sandbox).flat_map(|each| &each.pids);
+        // any process that is not just ending will do
+        let made = |pid| std::fs::write(format!("/proc/{pid}/root/tmp/{name}"), "").is_ok();
+        assert!(pids.into_iter().any(made), "{name}: {stats:?}\n{}", self.said());
+    }
+
     /// Everything that was logged, for messages.
     fn said(&self) -> String {
         let lines = self.dispatcher.logs(&self.function.key, 1 << 20);
@@ -329,15 +338,14 @@ async fn survives_the_refusal_of_a_late_answer(client: &Client, refusal: &str) {
         tokio::spawn(async move { dispatcher.invoke(function, invocation).await })
     };
     world.until("the neighbour", |world| world.stats().in_flight > 0).await;
-    let pid = world.stats().each[0].pids[0];
-    let let_go = |name: &str| std::fs::write(format!("/proc/{pid}/root/tmp/{name}"), "").unwrap();
+    let sandbox = world.stats().each[0].id.clone();
     let whole = std::mem::replace(&mut world.function.timeout, Duration::from_secs(1));
     let late = world.invoke(json!({"do": "await", "file": "/tmp/late"})).await;
     assert_eq!(answer(&late)["errorType"], "Sandbox.Timedout");
     world.function.timeout = whole;
-    let_go("late");
+    world.let_go(&sandbox, "late");
     world.until("the refusal", |world| world.said().contains(refusal)).await;
-    let_go("end");
+    world.let_go(&sandbox, "end");
     let finished = neighbour.await.unwrap().unwrap();
     world.is_ok(&finished);
     assert_eq!(answer(&finished), "late");
