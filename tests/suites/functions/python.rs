@@ -22,6 +22,13 @@ def make():
     return os.urandom(8).hex().encode()
 
 
+def put_too_much():
+    try:
+        store.put("huge", bytes(65 << 20))
+    except store.TooLarge:
+        return "refused"
+
+
 def handler(event, context):
     value = store.get_or_init("value", make)
     with store.lease("turn"):
@@ -36,6 +43,7 @@ def handler(event, context):
     version = store.put(own, b"x", ttl_seconds=600)
     return {
         "n": event["n"],
+        "huge": put_too_much() if event["n"] == 0 else "refused",
         "pid": os.getpid(),
         "parent": imported_by,
         "value": value.decode(),
@@ -54,7 +62,7 @@ fn privileged_python_photons_share_what_they_store() {
     let answers = invoke_all(&world, "f", &events);
     let mut pids = std::collections::BTreeSet::new();
     for (n, answer) in answers.iter().enumerate() {
-        assert_eq!(answer["n"], n, "{answer}");
+        assert_eq!((&answer["n"], &answer["huge"]), (&json!(n), &json!("refused")), "{answer}");
         assert_eq!(answer["value"], answers[0]["value"], "one value for all");
         assert_eq!(answer["counts"], json!([1, 8, 8]), "made once, nothing lost: {answer}");
         assert_eq!(answer["stale"], Value::Null, "{answer}");

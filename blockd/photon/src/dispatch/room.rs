@@ -1,7 +1,8 @@
 //! Room on the host for a function that has none: idle sandboxes of others go for it.
 //!
-//! Invariants: only sandboxes without an invocation go, those first whose keeping is worth least
-//! (see [`crate::policy::keepalive`]); no more go than are wanted, those that already go counted.
+//! Invariants: only sandboxes without an invocation go, of functions that nobody waits for; those
+//! first whose keeping is worth least (see [`crate::policy::keepalive`]); no more go than are
+//! wanted, those that already go counted.
 
 use super::Shared;
 use super::handle::Handle;
@@ -37,7 +38,9 @@ pub(super) fn make(shared: &Shared, wanted: Wanted) -> bool {
     let (mut handles, mut candidates): (Vec<Arc<Handle>>, Vec<IdleSandbox>) = Default::default();
     for entry in shared.all() {
         let groups = entry.groups().clone();
-        for handle in groups.iter().flat_map(|group| group.sandboxes()) {
+        // a sandbox of a function for which somebody waits is idle for this moment only
+        let settled = groups.iter().filter(|group| !group.has_waiting());
+        for handle in settled.flat_map(|group| group.sandboxes()) {
             let memory_bytes = handle.memory_bytes();
             if handle.phase() == Phase::Closing && handle.slots.in_flight() == 0 {
                 going += 1;

@@ -159,7 +159,7 @@ async fn next(State((api, connection)): Shared, headers: HeaderMap) -> Response 
 
 /// Reads on in a body that is refused: a client that is still sending it would find the
 /// connection broken instead of reading the refusal, and some end then.
-async fn discard(mut body: Body) {
+pub(super) async fn discard(mut body: Body) {
     let rest = async {
         let mut left = MOST_DISCARDED_BYTES;
         while left > 0

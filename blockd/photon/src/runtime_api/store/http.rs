@@ -6,6 +6,7 @@
 //! request that its client drops leaves nothing behind but a lease that was already answered,
 //! which expires.
 
+use super::super::server::discard;
 use super::{Condition, Init, LeaseToken, PutOptions, SharedStore, StoreError, Stored, Version};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -14,6 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,28 +194,30 @@ async fn release(State(shared): Http, name: Key, headers: HeaderMap) -> Result<S
 
 impl Shared {
     /// Reads a body, within the budget of one value and of all that come in at once.
-    async fn body(&self, headers: HeaderMap, body: Body) -> Result<Bytes, Failure> {
+    async fn body(&self, headers: HeaderMap, mut body: Body) -> Result<Bytes, Failure> {
         let budget_bytes = self.store.limits().budget_bytes;
         let declared = match headers.get(header::CONTENT_LENGTH) {
             None => None,
             Some(value) => Some(number(value, "Content-Length")?),
         };
         if let Some(charge) = declared.filter(|length| *length > budget_bytes) {
+            discard(body).await;
             return Err(StoreError::TooLarge { charge, budget_bytes }.into());
         }
         let most = declared.unwrap_or(budget_bytes);
         let portions = u32::try_from(portions_of(most)).unwrap_or(u32::MAX);
         let reading = async {
             let _room = self.uploads.acquire_many(portions).await;
-            axum::body::to_bytes(body, usize::try_from(most).unwrap_or(usize::MAX)).await
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            Limited::new(&mut body, most).collect().await.map(Collected::to_bytes)
         };
         match tokio::time::timeout(LONGEST_UPLOAD, reading).await {
             Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(error)) => Err(if error.into_inner().is::<http_body_util::LengthLimitError>() {
-                StoreError::TooLarge { charge: most.saturating_add(1), budget_bytes }.into()
-            } else {
-                Failure::Body(StatusCode::BAD_REQUEST, "the body broke off")
-            }),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                discard(body).await;
+                Err(StoreError::TooLarge { charge: most.saturating_add(1), budget_bytes }.into())
+            }
+            Ok(Err(_)) => Err(Failure::Body(StatusCode::BAD_REQUEST, "the body broke off")),
             Err(_) => Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
         }
     }
