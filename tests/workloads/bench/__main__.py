@@ -198,7 +198,7 @@ def misses(given, data):
                   if seen["p50"] >= (0.3 if language == "runtime_api" else 1.5)]
     if "creation" in given.sections:
         one = data["creation"]
-        found += [] if one["pass"] else [f"creation, bridged: {one['gain']['bridge']:.2f} times faster with the pool, of {one['target']}"]
+        found += [] if one["pass"] else [f"creation, bridged: {one['gain']:.2f} times faster when prepared, of {one['target']}"]
     return found
 
 
