@@ -27,9 +27,6 @@ const FAILURES_IN_A_ROW: u32 = 3;
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// Most bytes of what a failed start said that are told to others.
 const MOST_REASON_BYTES: usize = 1024;
-/// A sandbox with room whose runtime has not asked for an invocation, or been given or answered
-/// one, for this long has no slot on its way.
-const SLOT_PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 struct State {
@@ -197,8 +194,10 @@ impl Group {
         let mut todo = Todo::default();
         let mut state = self.state();
         let limit = self.limit_of(&mut state, shared);
+        let patience = shared.settings.init_timeout;
         while !state.waiting.is_empty() {
-            let views: Vec<SandboxView> = state.sandboxes.iter().map(|handle| view(handle, limit)).collect();
+            let views: Vec<SandboxView> =
+                state.sandboxes.iter().map(|handle| view(handle, limit, patience)).collect();
             let host = host_view(&state, shared, &views, limit);
             let decision = decide(&host);
             let is_stuck = matches!(decision, Decision::Wait | Decision::Refuse(_));
@@ -452,12 +451,14 @@ impl State {
 }
 
 /// A sandbox with room where no call waits this moment is about to have one: its slots are on
-/// their way, as those of a sandbox that starts. Unless it has been silent for too long.
-fn view(handle: &Handle, limit: usize) -> SandboxView {
+/// their way, as those of a sandbox that starts; unless nothing came or went for longer than a
+/// start may take. (Clients that fork a process for each slot take seconds for it on a busy host,
+/// and another sandbox would make it busier.)
+fn view(handle: &Handle, limit: usize, patience: Duration) -> SandboxView {
     let in_flight = handle.slots.in_flight();
     let (phase, limit) = match handle.phase() {
         Phase::Serving if in_flight >= limit || handle.slots.waiting() > 0 => (Phase::Serving, limit),
-        Phase::Serving if handle.slots.listens(SLOT_PATIENCE) => (Phase::Starting, limit),
+        Phase::Serving if handle.slots.listens(patience) => (Phase::Starting, limit),
         Phase::Serving => (Phase::Serving, in_flight),
         phase => (phase, limit),
     };

@@ -20,8 +20,6 @@ use tokio::sync::Notify;
 /// A sandbox this close to its limit, in hundredths, is about to lose a process to the kernel.
 const NEARLY_FULL_PERCENT: u64 = 92;
 
-/// A sandbox without work that has not asked for any for this long is replaced.
-const DEAF_AFTER: Duration = Duration::from_secs(10);
 /// How often those that wait are looked at even if nothing was heard that would help them.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -58,7 +56,9 @@ pub(super) async fn watch(shared: Weak<Shared>) {
         shared.saturated.store(cpus.saturated(), Ordering::Relaxed);
         note(&shared, &all, &usages, &mut ended_before);
         end_idle(&shared, &all);
-        for (group, handle) in all.iter().filter(|(_, handle)| handle.is_deaf(DEAF_AFTER)) {
+        // it has had the time in which another one comes up
+        let patience = shared.settings.init_timeout;
+        for (group, handle) in all.iter().filter(|(_, handle)| handle.is_deaf(patience)) {
             group.quarantine(handle.id(), "it asks for no invocations any more");
         }
     }
