@@ -29,6 +29,11 @@ const CAPABILITIES: [&str; 12] = [
     "CAP_AUDIT_WRITE",
 ];
 
+/// Added to the score by which the kernel chooses whom to end when the host has no memory left
+/// (proc_pid_oom_score_adj(5)), in thousandths of all memory. A process can lower its own to the
+/// worker's, no further.
+const OOM_SCORE: i32 = 500;
+
 /// Open files per process at most; enough for servers, and bounded.
 const MOST_OPEN_FILES: u64 = 65_536;
 
@@ -279,6 +284,8 @@ pub(super) fn spec(
             },
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": open_files(), "soft": open_files()}],
             "noNewPrivileges": true,
+            // where the host itself runs out of memory, sandboxes go before the worker
+            "oomScoreAdj": OOM_SCORE,
         },
         "root": {"path": root, "readonly": read_only},
         "hostname": id,

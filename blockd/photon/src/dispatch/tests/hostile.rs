@@ -35,6 +35,8 @@ async fn privileged_nothing_of_the_host_is_seen() {
     let seen = text(&world.invoke("ls /proc | grep -c '^[0-9]'").await);
     assert!(seen.parse::<u32>().unwrap() < 12, "{seen} processes: only its own");
     assert_eq!(text(&world.invoke("ls /sys/class/net").await), "lo");
+    // the host ends sandboxes before the worker
+    assert_eq!(text(&world.invoke("cat /proc/self/oom_score_adj").await), "500");
     let capabilities = text(&world.invoke("grep -E 'Cap(Eff|Prm|Bnd|Amb)' /proc/self/status").await);
     assert!(capabilities.lines().all(|line| line.ends_with("0000000000000000")), "{capabilities}");
     world.shutdown().await;
