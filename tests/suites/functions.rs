@@ -92,16 +92,14 @@ fn let_go(stats: &Value) {
     }
 }
 
-/// Control groups of sandboxes that this process made.
+/// Control groups of sandboxes that this process made, and of the process itself.
 fn groups_of(worker: u32) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for controller in ["memory", "pids", "", "unified"] {
-        let parent = PathBuf::from("/sys/fs/cgroup").join(controller).join("lantern");
-        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&format!("lantern-{worker}-")) {
-                found.push(entry.path());
-            }
-        }
+        let own = PathBuf::from("/sys/fs/cgroup").join(controller).join(format!("lantern/lantern-{worker}"));
+        let below = std::fs::read_dir(&own).into_iter().flatten().flatten();
+        found.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        found.extend(own.exists().then_some(own));
     }
     found
 }

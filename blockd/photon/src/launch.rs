@@ -78,6 +78,7 @@ fn java(
 /// What every function is told, its own variables last.
 fn environment(
     function: &Function,
+    slots: usize,
     settings: &LaunchSettings,
     handler: &str,
     task_root: &str,
@@ -99,7 +100,8 @@ fn environment(
         "TZ=:UTC".into(),
     ];
     if function.max_concurrency > 1 {
-        env.push(format!("AWS_LAMBDA_MAX_CONCURRENCY={}", function.max_concurrency));
+        // of one slot, too: without it, the function's code would run in another mode than elsewhere
+        env.push(format!("AWS_LAMBDA_MAX_CONCURRENCY={slots}"));
     }
     if let Runtime::Python { fork_per_invocation } = function.runtime {
         let mode = if fork_per_invocation { "invocation" } else { "slot" };
@@ -116,12 +118,13 @@ fn environment(
     env
 }
 
-/// The request by which a sandbox of `function` is launched.
+/// The request by which a sandbox of `function` is launched, told of `slots` for invocations.
 ///
 /// # Errors
 /// [`LaunchError`] if function and image do not say what to run.
 pub fn request(
     function: &Function,
+    slots: usize,
     image: &ImageConfig,
     settings: &LaunchSettings,
 ) -> Result<Request, LaunchError> {
@@ -157,7 +160,7 @@ pub fn request(
     Ok(Request {
         args,
         entrypoint,
-        env: environment(function, settings, &handler, task_root),
+        env: environment(function, slots, settings, &handler, task_root),
         working_dir,
         mounts,
         memory_bytes: Some(memory_limit(function, settings)),

@@ -6,6 +6,7 @@
 //! process.
 
 use super::handle::{Handle, Order};
+use super::learn::Learned;
 use super::prepared::{self, Stock};
 use super::room::{self, Wanted};
 use super::{Counters, Entry, Shared, count, life};
@@ -13,9 +14,8 @@ use crate::function::{Function, Runtime};
 use crate::invocation::{FunctionStats, InvokeError, RequestId, SandboxStats};
 use crate::launch::memory_limit;
 use crate::policy::admission::{Decision, Phase, SandboxView, View, blocked_by, decide};
-use crate::policy::concurrency::{Budget, Estimator, InvocationSample, Settings};
+use crate::policy::concurrency::InvocationSample;
 use crate::runtime_api::{Answer, Progress, Task};
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -32,12 +32,10 @@ const MOST_REASON_BYTES: usize = 1024;
 struct State {
     waiting: VecDeque<Task>,
     sandboxes: Vec<Arc<Handle>>,
-    estimator: Estimator,
+    learned: Learned,
     failures: u32,
     not_before: Option<Instant>,
     last_failure: String,
-    /// Most invocations at once in a sandbox, as last decided.
-    limit: usize,
     retired: bool,
 }
 
@@ -77,16 +75,15 @@ enum Room {
 
 impl Group {
     pub(super) fn new(shared: Weak<Shared>, entry: &Arc<Entry>, function: Arc<Function>) -> Arc<Self> {
-        let most = function.max_concurrency;
-        let estimator = Estimator::new(Settings { most, ..Settings::default() });
+        let launch = shared.upgrade().map(|shared| shared.settings.launch.clone());
+        let memory_limit = launch.map_or(u64::MAX, |launch| memory_limit(&function, &launch));
         let state = State {
             waiting: VecDeque::new(),
             sandboxes: Vec::new(),
-            estimator,
+            learned: Learned::new(Arc::clone(&function), memory_limit),
             failures: 0,
             not_before: None,
             last_failure: String::new(),
-            limit: most,
             retired: false,
         };
         let entry = Arc::clone(entry);
@@ -193,11 +190,11 @@ impl Group {
     fn decide(self: &Arc<Self>, shared: &Arc<Shared>, room: Room) -> Todo {
         let mut todo = Todo::default();
         let mut state = self.state();
-        let limit = self.limit_of(&mut state, shared);
+        let limit = state.learned.decide_limit(Instant::now());
         let patience = shared.settings.init_timeout;
         while !state.waiting.is_empty() {
             let views: Vec<SandboxView> =
-                state.sandboxes.iter().map(|handle| view(handle, limit, patience)).collect();
+                state.sandboxes.iter().map(|handle| handle.view(limit, patience)).collect();
             let host = host_view(&state, shared, &views, limit);
             let decision = decide(&host);
             let is_stuck = matches!(decision, Decision::Wait | Decision::Refuse(_));
@@ -222,8 +219,9 @@ impl Group {
                 }
                 Decision::Start(more) if state.not_before.is_none_or(|at| at <= Instant::now()) => {
                     // known to the group at once, or a decision of another thread starts them again
+                    let plan = life::Plan { slots: state.learned.slots(), limit, bytes: host.sandbox_bytes };
                     for _ in 0..more.get() {
-                        let planned = life::plan(shared, self);
+                        let planned = life::plan(shared, self, plan);
                         state.sandboxes.push(Arc::clone(planned.handle()));
                         todo.start.push(planned);
                     }
@@ -243,20 +241,8 @@ impl Group {
         todo
     }
 
-    /// Most invocations at once in a sandbox now.
-    fn limit_of(&self, state: &mut State, shared: &Shared) -> usize {
-        let most = self.function.max_concurrency;
-        state.limit = state.estimator.limit(&Budget {
-            declared: self.function.concurrency_declared.then_some(most),
-            memory_bytes: Some(memory_limit(&self.function, &shared.settings.launch)),
-            cpu_millis: self.function.cpu_millis,
-        });
-        state.limit
-    }
-
-    /// Its runtime is up.
-    pub(super) fn serving(self: &Arc<Self>, handle: &Arc<Handle>) {
-        handle.serves();
+    /// The runtime of a sandbox is up.
+    pub(super) fn serving(self: &Arc<Self>) {
         let mut state = self.state();
         state.failures = 0;
         state.not_before = None;
@@ -308,7 +294,7 @@ impl Group {
         {
             let mut state = self.state();
             state.sandboxes.retain(|other| !Arc::ptr_eq(other, handle));
-            state.estimator.forget_sandbox(handle.number);
+            state.learned.forget(handle);
         }
         self.pump();
         self.clear_unused();
@@ -320,13 +306,30 @@ impl Group {
         let host_saturated =
             self.shared.upgrade().is_some_and(|shared| shared.saturated.load(Ordering::Relaxed));
         let sample = InvocationSample { cpu, wall, in_flight_at_start, in_flight_at_end, host_saturated };
-        self.state().estimator.observe_invocation(&sample, Instant::now());
+        self.state().learned.observe_invocation(&sample);
     }
 
     /// Notes what a sandbox uses.
     pub(super) fn observe_usage(&self, handle: &Handle, memory_bytes: u64) {
-        let in_flight = handle.slots.in_flight();
-        self.state().estimator.observe_memory(handle.number, in_flight, memory_bytes, Instant::now());
+        self.state().learned.observe_memory(handle, memory_bytes);
+    }
+
+    /// Slots that a sandbox started now is told of.
+    pub(super) fn slots(&self) -> usize {
+        self.state().learned.slots()
+    }
+
+    /// A sandbox has nearly used up its memory, or processes of it were stopped for that.
+    pub(super) fn nearly_full(&self, handle: &Handle) {
+        let told = handle.told;
+        let Some(slots) = self.state().learned.nearly_full(told, Instant::now()) else { return };
+        let limit = self.memory_mib();
+        let text = format!(
+            "told of {told} slots, sandbox {} used up its {limit} MiB; those started from now on are told of \
+             {slots}; give the function more memory, or a lower concurrency",
+            handle.id()
+        );
+        self.entry.log.add(handle.id(), None, text);
     }
 
     /// Notes the mean CPU time of the invocations that ended lately.
@@ -408,8 +411,8 @@ impl Group {
             stats.waiting += state.waiting.len();
             stats.prepared += self.stock.len();
             if !state.retired {
-                let estimate = state.estimator.estimate();
-                stats.concurrency_limit = state.limit;
+                let estimate = state.learned.estimate();
+                stats.concurrency_limit = state.learned.limit();
                 stats.base_bytes = estimate.base_bytes;
                 stats.increment_bytes = estimate.increment_bytes;
                 stats.cpu_us = self.cpu_per_invocation_us.load(Ordering::Relaxed);
@@ -450,54 +453,25 @@ impl State {
     }
 }
 
-/// A sandbox with room where no call waits this moment is about to have one: its slots are on
-/// their way, as those of a sandbox that starts; unless nothing came or went for longer than a
-/// start may take. (Clients that fork a process for each slot take seconds for it on a busy host,
-/// and another sandbox would make it busier.)
-fn view(handle: &Handle, limit: usize, patience: Duration) -> SandboxView {
-    let in_flight = handle.slots.in_flight();
-    let (phase, limit) = match handle.phase() {
-        Phase::Serving if in_flight >= limit || handle.slots.waiting() > 0 => (Phase::Serving, limit),
-        Phase::Serving if handle.slots.listens(patience) => (Phase::Starting, limit),
-        Phase::Serving => (Phase::Serving, in_flight),
-        phase => (phase, limit),
-    };
-    SandboxView { phase, in_flight, limit }
-}
-
 /// What a decision depends on.
 fn host_view<'a>(state: &State, shared: &Shared, sandboxes: &'a [SandboxView], limit: usize) -> View<'a> {
-    let estimate = state.estimator.estimate();
-    let sandbox_bytes = estimate.base_bytes.saturating_add(estimate.increment_bytes).max(1);
     let used = shared.memory_used.load(Ordering::Relaxed);
-    let starting = shared.starts.load(Ordering::Relaxed);
-    let promised = sandbox_bytes.saturating_mul(u64::try_from(starting).unwrap_or(u64::MAX));
+    let promised = shared.promised.load(Ordering::Acquire);
+    let memory_bytes = shared.settings.memory_bytes.saturating_sub(used).saturating_sub(promised);
+    let estimate = state.learned.estimate();
+    // with all that it is to take, or where that is too much, with what it must
+    let filled = estimate.bytes_with(limit.min(state.waiting.len()));
+    let sandbox_bytes = if filled <= memory_bytes { filled } else { estimate.bytes_with(1) }.max(1);
     View {
         waiting: state.waiting.len(),
         sandboxes,
         limit,
-        starts_under_way: starting,
+        starts_under_way: shared.starts.load(Ordering::Relaxed),
         most_starts: shared.settings.most_starts,
         sandboxes_on_host: shared.sandboxes.load(Ordering::Relaxed),
         most_sandboxes: shared.settings.most_sandboxes,
-        memory_bytes: shared.settings.memory_bytes.saturating_sub(used).saturating_sub(promised),
+        memory_bytes,
         sandbox_bytes,
         most_waiting: shared.settings.most_waiting,
     }
-}
-
-impl std::fmt::Display for life::Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Init(payload) => f.write_str(&message_of(payload)),
-            Self::Image(reason) | Self::Sandbox(reason) => f.write_str(reason),
-        }
-    }
-}
-
-/// `errorMessage` of an error's JSON, or all of it.
-fn message_of(payload: &Bytes) -> String {
-    let parsed: Option<serde_json::Value> = serde_json::from_slice(payload).ok();
-    let message = parsed.as_ref().and_then(|json| json["errorMessage"].as_str());
-    message.map_or_else(|| String::from_utf8_lossy(payload).into_owned(), String::from)
 }

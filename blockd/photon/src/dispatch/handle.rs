@@ -2,13 +2,20 @@
 //!
 //! Invariant: orders only ever become stronger: serve, drain, end.
 
-use crate::policy::admission::Phase;
+use super::room::Promise;
+use crate::policy::admission::{Phase, SandboxView};
 use crate::runtime_api::Slots;
 use crate::runtime_api::store::SharedStore;
 use crate::sandbox::Observer;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// A client that has asked for invocations on as many calls for this long asks on no more.
+const NO_MORE_CALLS: Duration = Duration::from_secs(3);
+
+/// What a sandbox does not use so long after its start it is not going to use soon.
+const PROMISE: Duration = Duration::from_secs(10);
 
 /// What a sandbox is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +35,12 @@ pub(super) struct Handle {
     pub(super) number: u64,
     pub(super) order: watch::Sender<Order>,
     pub(super) began: Instant,
+    /// Slots that its runtime is told of.
+    pub(super) told: usize,
+    /// Most invocations at once, as it was known when it was planned.
+    expected: usize,
+    /// Memory that it may come to need before that is seen.
+    pub(super) promise: Promise,
     state: Mutex<HandleState>,
 }
 
@@ -47,12 +60,21 @@ struct HandleState {
 }
 
 impl Handle {
-    pub(super) fn new(number: u64, slots: Arc<Slots>) -> Arc<Self> {
+    /// One that is planned: told of so many slots, expected to have so many invocations at once.
+    pub(super) fn new(
+        number: u64,
+        slots: Arc<Slots>,
+        (told, expected): (usize, usize),
+        promise: Promise,
+    ) -> Arc<Self> {
         Arc::new(Self {
             slots,
             number,
             order: watch::Sender::new(Order::Serve),
             began: Instant::now(),
+            told,
+            expected,
+            promise,
             state: Mutex::default(),
         })
     }
@@ -95,6 +117,8 @@ impl Handle {
     /// Notes what it uses. Returns the CPU time since the last note and new kills for memory.
     pub(super) fn note(&self, usage: crate::sandbox::Usage) -> (Duration, u64) {
         let mut state = self.state();
+        let is_over = state.serving && self.began.elapsed() >= state.start_took + PROMISE;
+        self.promise.used(if is_over { u64::MAX } else { usage.memory_bytes });
         state.memory_bytes = usage.memory_bytes;
         let cpu = usage.cpu.saturating_sub(std::mem::replace(&mut state.cpu, usage.cpu));
         let kills = usage.oom_kills.saturating_sub(std::mem::replace(&mut state.oom_kills, usage.oom_kills));
@@ -113,6 +137,29 @@ impl Handle {
             _ => Some(now),
         };
         state.idle_since
+    }
+
+    /// Whether it serves, and as many calls for invocations have come as will.
+    pub(super) fn is_up(&self, calls: usize) -> bool {
+        self.state().serving && self.slots.have_come(calls, NO_MORE_CALLS)
+    }
+
+    /// As a decision sees it, where a sandbox may have `limit` invocations. One with room where no
+    /// call waits this moment is about to have one: its slots are on their way, as those of a
+    /// sandbox that starts; unless nothing came or went for longer than a start may take. (Clients
+    /// that fork a process for each slot take seconds for it on a busy host, and another sandbox
+    /// would make it busier.) What a sandbox that starts is to take stays as it was planned: limits
+    /// that move meanwhile would start others in its place.
+    pub(super) fn view(&self, limit: usize, patience: Duration) -> SandboxView {
+        let in_flight = self.slots.in_flight();
+        let most = limit.min(self.told);
+        let (phase, limit) = match self.phase() {
+            Phase::Serving if in_flight >= most || self.slots.waiting() > 0 => (Phase::Serving, most),
+            Phase::Serving if self.slots.listens(patience) => (Phase::Starting, most),
+            Phase::Serving => (Phase::Serving, in_flight),
+            phase => (phase, self.expected),
+        };
+        SandboxView { phase, in_flight, limit }
     }
 
     /// Whether it serves and has nothing to do, but asks for nothing either.

@@ -10,6 +10,7 @@
 
 use super::group::Group;
 use super::handle::{Handle, Order};
+use super::room::Promise;
 use super::{Shared, count};
 use crate::function::{Function, FunctionNetwork, Runtime};
 use crate::http_mode;
@@ -46,6 +47,22 @@ pub(super) enum Failure {
     Sandbox(String),
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Init(payload) => f.write_str(&message_of(payload)),
+            Self::Image(reason) | Self::Sandbox(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// `errorMessage` of an error's JSON, or all of it.
+fn message_of(payload: &Bytes) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_slice(payload).ok();
+    let message = parsed.as_ref().and_then(|json| json["errorMessage"].as_str());
+    message.map_or_else(|| String::from_utf8_lossy(payload).into_owned(), String::from)
+}
+
 fn init_failure(kind: &str, message: &str) -> Failure {
     Failure::Init(error_json(kind, message))
 }
@@ -53,6 +70,7 @@ fn init_failure(kind: &str, message: &str) -> Failure {
 /// Counts a sandbox, and its start until [`Counted::started`].
 struct Counted {
     shared: Arc<Shared>,
+    handle: Arc<Handle>,
     starting: bool,
 }
 
@@ -68,6 +86,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.started();
+        self.handle.promise.end();
         self.shared.sandboxes.fetch_sub(1, Ordering::AcqRel);
         self.shared.freed.notify_one();
     }
@@ -75,23 +94,32 @@ impl Drop for Counted {
 
 /// A sandbox that is counted and has a name, but of which nothing runs yet.
 pub(super) struct Planned {
-    handle: Arc<Handle>,
     counted: Counted,
 }
 
 impl Planned {
     /// What the group knows it by.
     pub(super) fn handle(&self) -> &Arc<Handle> {
-        &self.handle
+        &self.counted.handle
     }
 }
 
+/// What is known of a sandbox before it is started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    /// Slots that its runtime is told of.
+    pub(super) slots: usize,
+    /// Most invocations at once.
+    pub(super) limit: usize,
+    /// Memory that it is likely to need, in bytes.
+    pub(super) bytes: u64,
+}
+
 /// Plans a sandbox of `group`.
-pub(super) fn plan(shared: &Arc<Shared>, group: &Arc<Group>) -> Planned {
+pub(super) fn plan(shared: &Arc<Shared>, group: &Arc<Group>, plan: Plan) -> Planned {
     shared.starts.fetch_add(1, Ordering::AcqRel);
     shared.sandboxes.fetch_add(1, Ordering::AcqRel);
     count(&group.counters().starts);
-    let counted = Counted { shared: Arc::clone(shared), starting: true };
     let weak = Arc::downgrade(group);
     let free = OnFree(Box::new(move || {
         if let Some(group) = weak.upgrade() {
@@ -99,18 +127,20 @@ pub(super) fn plan(shared: &Arc<Shared>, group: &Arc<Group>) -> Planned {
         }
     }));
     let number = super::next_sandbox();
-    let handle = Handle::new(number, Slots::new(format!("s{number}").into(), free));
-    Planned { handle, counted }
+    let slots = Slots::new(format!("s{number}").into(), free);
+    let promise = Promise::new(&shared.promised, plan.bytes);
+    let handle = Handle::new(number, slots, (plan.slots, plan.limit), promise);
+    Planned { counted: Counted { shared: Arc::clone(shared), handle, starting: true } }
 }
 
 /// Begins to start a sandbox that the group knows of.
 pub(super) fn start(planned: Planned, group: &Arc<Group>) {
-    let Planned { handle, counted } = planned;
-    tokio::spawn(live(Arc::clone(&counted.shared), Arc::clone(group), handle, counted));
+    tokio::spawn(live(Arc::clone(group), planned.counted));
 }
 
-async fn live(shared: Arc<Shared>, group: Arc<Group>, handle: Arc<Handle>, mut counted: Counted) {
-    let (rootfs, prepared) = match group.stock.take(&shared) {
+async fn live(group: Arc<Group>, mut counted: Counted) {
+    let (shared, handle) = (Arc::clone(&counted.shared), Arc::clone(&counted.handle));
+    let (rootfs, prepared) = match group.stock.take(&shared, handle.told) {
         Some(ready) => (ready.rootfs, Some(ready.sandbox)),
         None => match shared.source.acquire(group.function()).await {
             Ok(rootfs) => (rootfs, None),
@@ -131,9 +161,14 @@ async fn live(shared: Arc<Shared>, group: Arc<Group>, handle: Arc<Handle>, mut c
 }
 
 /// What is asked of a sandbox of the function.
-pub(super) fn request(shared: &Shared, function: &Function, rootfs: &dyn RootFs) -> Result<Request, Failure> {
+pub(super) fn request(
+    shared: &Shared,
+    function: &Function,
+    slots: usize,
+    rootfs: &dyn RootFs,
+) -> Result<Request, Failure> {
     let image = ImageConfig::parse(rootfs.config()).map_err(|error| Failure::Image(error.to_string()))?;
-    let mut request = launch::request(function, &image, &shared.settings.launch)
+    let mut request = launch::request(function, slots, &image, &shared.settings.launch)
         .map_err(|error| init_failure("Runtime.InvalidConfiguration", &error.to_string()))?;
     request.seccomp_bpf = shared.seccomp_bpf.get().cloned();
     Ok(request)
@@ -154,7 +189,7 @@ async fn launch(
     rootfs: &Arc<dyn RootFs>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Launched, Failure> {
-    let request = request(shared, group.function(), rootfs.as_ref())?;
+    let request = request(shared, group.function(), handle.told, rootfs.as_ref())?;
     let bridged = group.function().network == FunctionNetwork::Bridge;
     let mut shell = shared.pool.take(bridged).await.map_err(|error| host(&error))?;
     let api = listen(shared, group, handle, shell.take_listeners(), tasks).map_err(|error| host(&error))?;
@@ -209,7 +244,7 @@ async fn serve(
     if let Runtime::Http { port, ready_path } = &function.runtime {
         let target = http_mode::Target::new(&running, *port, shared.settings.most_response_bytes);
         let (api, slots, path) = (Arc::clone(&api), Arc::clone(&handle.slots), ready_path.clone());
-        let most = function.max_concurrency;
+        let most = handle.told;
         tasks.spawn(async move {
             target.ready(path.as_deref()).await;
             api.initialised();
@@ -227,16 +262,25 @@ async fn serve(
             {
                 let _ = shared.seccomp_bpf.set(filter);
             }
-            group.serving(handle);
+            handle.serves();
+            // what it needs without invocations, while it has none
+            group.observe_usage(handle, running.observer().usage().memory_bytes);
+            group.serving();
             let mut reason = until_end(&running, handle).await;
             if running.observer().usage().oom_kills > 0 {
+                group.nearly_full(handle);
                 let limit = launch::memory_limit(function, &shared.settings.launch) >> 20;
                 let _ = write!(reason, "; processes were stopped at its memory limit of {limit} MiB");
             }
             handle.slots.end(&reason);
             Ok(())
         }
-        Err(failure) => Err(failure),
+        Err(failure) => {
+            if running.observer().usage().oom_kills > 0 {
+                group.nearly_full(handle);
+            }
+            Err(failure)
+        }
     };
     handle.order.send_replace(Order::End);
     running.stop(if outcome.is_ok() { GRACE } else { Duration::ZERO }).await;

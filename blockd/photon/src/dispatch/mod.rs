@@ -1,39 +1,39 @@
 //! Invocations to sandboxes: one with a free slot, or one that is started for them.
 //!
-//! `mod.rs` is the door and follows each invocation to its end; `group.rs` is one revision of a
-//! function: who waits, its sandboxes (`handle.rs`), and the decision for both; `life.rs` is a sandbox from
-//! its start to its removal; `watch.rs` looks at all sandboxes at intervals: memory, idleness.
+//! `mod.rs` is the door; `follow.rs` an invocation to its end; `group.rs` one revision of a
+//! function: who waits, its sandboxes (`handle.rs`), and the decision for both, from what was
+//! learned of it (`learn.rs`) and the room on the host (`room.rs`); `life.rs` is a sandbox from its
+//! start to its removal, `prepared.rs` makes some ahead; `watch.rs` looks at all sandboxes at
+//! intervals: memory, idleness.
 //!
 //! Invariants: an invocation is answered exactly once, whatever becomes of its caller, its
 //! sandbox or its revision; a sandbox serves one revision of one function; what is refused is
 //! refused at once.
 
+mod follow;
 mod group;
 mod handle;
+mod learn;
 mod life;
 mod prepared;
 mod room;
 mod watch;
 
 use crate::function::{Function, FunctionKey};
-use crate::invocation::{
-    FunctionStats, Invocation, InvokeError, Invoker, LogLine, Reply, RequestId, error_json,
-};
+use crate::invocation::{FunctionStats, Invocation, InvokeError, Invoker, LogLine, Reply};
 use crate::launch::LaunchSettings;
-use crate::logs::{FunctionLog, InvocationLog};
+use crate::logs::FunctionLog;
 use crate::policy::keepalive::{FixedKeepAlive, KeepAlive};
 use crate::rootfs::RootFsSource;
-use crate::runtime_api::{Answer, Progress, Slots, Stop, Task};
 use crate::sandbox::{self, Pool, PoolSettings};
 use async_trait::async_trait;
-use bytes::Bytes;
 use group::Group;
 use rustix::process::{getpid, set_child_subreaper};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
-use tokio::sync::{Notify, mpsc};
+use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How a worker runs functions. All limits are the worker's, over all functions.
@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     prepared: AtomicUsize,
     /// Memory of all sandboxes when they were last looked at, in bytes.
     memory_used: AtomicU64,
+    /// Memory promised to sandboxes that start, beyond what they used then, in bytes.
+    promised: Arc<AtomicU64>,
     /// Whether all of the host's processors were busy then.
     saturated: AtomicBool,
     /// The profile of system calls as the runtime compiled it for the first sandbox.
@@ -194,6 +196,8 @@ impl Dispatcher {
         if let Err(error) = set_child_subreaper(Some(getpid())) {
             tracing::warn!(%error, "how sandboxes end will not be known");
         }
+        // the kernel kills without asking who is to blame: it comes in only after us
+        sandbox::bound_worker(settings.memory_bytes.saturating_add(settings.memory_bytes / 8));
         let pool = Pool::start(settings.pool.clone(), &settings.sandbox);
         let keep_alive = Box::new(FixedKeepAlive::new(settings.keep_alive));
         let shared = Arc::new(Shared {
@@ -207,6 +211,7 @@ impl Dispatcher {
             sandboxes: AtomicUsize::new(0),
             prepared: AtomicUsize::new(0),
             memory_used: AtomicU64::new(0),
+            promised: Arc::default(),
             saturated: AtomicBool::new(false),
             seccomp_bpf: OnceLock::new(),
             freed: Arc::default(),
@@ -263,7 +268,7 @@ impl Invoker for Dispatcher {
             return Err(InvokeError::ShuttingDown);
         }
         // a task of its own: the invocation goes on when its caller goes away
-        let running = tokio::spawn(follow(Arc::clone(&self.shared), function, invocation));
+        let running = tokio::spawn(follow::follow(Arc::clone(&self.shared), function, invocation));
         running.await.unwrap_or_else(|ended| {
             if ended.is_panic() {
                 tracing::error!(%ended, "following an invocation failed");
@@ -277,7 +282,7 @@ impl Invoker for Dispatcher {
         *entry.current() = Some(keep.unwrap_or_default().into());
         let groups: Vec<Arc<Group>> = entry.groups().clone();
         for group in groups.iter().filter(|group| Some(group.function().revision.as_str()) != keep) {
-            group.retire(changed);
+            group.retire(follow::changed);
         }
         if keep.is_none() {
             self.shared.forget(function);
@@ -308,201 +313,10 @@ impl Invoker for Dispatcher {
     }
 }
 
-fn changed() -> InvokeError {
-    InvokeError::Throttled { reason: "the function was changed or deleted; ask again".into() }
-}
-
-/// An invocation from its arrival to its end.
-async fn follow(
-    shared: Arc<Shared>,
-    function: Arc<Function>,
-    invocation: Invocation,
-) -> Result<Reply, InvokeError> {
-    let mut group = shared.group(&function);
-    count(&group.entry().counters.invocations);
-    shared
-        .keep_alive
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .invoked(&function.key, std::time::Instant::now());
-    let invocation = Arc::new(invocation);
-    let log = InvocationLog::new(invocation.request_id.clone(), Arc::clone(&group.entry().log));
-    let (progress, mut heard) = mpsc::unbounded_channel();
-    let task = Task {
-        invocation,
-        timeout: function.timeout,
-        deadline_at: SystemTime::UNIX_EPOCH,
-        log: Arc::clone(&log),
-        progress,
-    };
-    let patience = Instant::now() + shared.settings.longest_wait;
-    while !group.submit(task.clone()) {
-        if shared.closing.load(Ordering::Acquire) {
-            return Err(InvokeError::ShuttingDown);
-        }
-        // it was retired in this very moment
-        group = shared.group(&function);
-    }
-    let mut flight = None;
-    loop {
-        let until = flight.as_ref().map_or(patience, |flight: &Flight| flight.begun + function.timeout);
-        let Ok(event) = tokio::time::timeout_at(until, heard.recv()).await else {
-            match flight.take() {
-                Some(flight) => return Ok(over_deadline(&group, &task, flight)),
-                None if group.withdraw(&task.invocation.request_id) => {
-                    let waited = shared.settings.longest_wait.as_secs();
-                    count(&group.entry().counters.throttled);
-                    let reason =
-                        format!("no sandbox of the function had a free slot for {waited} s; try again later");
-                    return Err(InvokeError::Throttled { reason });
-                }
-                // it was handed over in this very moment
-                None => continue,
-            }
-        };
-        match event {
-            Some(Progress::Delivered { slots, first }) => {
-                let in_flight = slots.in_flight();
-                flight = Some(Flight { slots, first, begun: Instant::now(), in_flight });
-            }
-            Some(Progress::Answered(Answer::Lost)) => {
-                flight = None;
-                if !group.submit(task.clone()) {
-                    return Err(changed());
-                }
-            }
-            // whoever asked may ask another worker, and events wait for this one's next start
-            Some(Progress::Answered(Answer::Ended { .. })) if shared.closing.load(Ordering::Acquire) => {
-                return Err(InvokeError::ShuttingDown);
-            }
-            Some(Progress::Answered(answer)) => return Ok(answered(&group, &task, flight, answer)),
-            Some(Progress::Refused(error)) => {
-                if matches!(error, InvokeError::Throttled { .. }) {
-                    count(&group.entry().counters.throttled);
-                }
-                return Err(error);
-            }
-            None => return Err(InvokeError::ShuttingDown),
-        }
-    }
-}
-
-/// An invocation that was handed over.
-struct Flight {
-    slots: Arc<Slots>,
-    first: bool,
-    begun: Instant,
-    in_flight: usize,
-}
-
-fn answered(group: &Arc<Group>, task: &Task, flight: Option<Flight>, answer: Answer) -> Reply {
-    let duration = flight.as_ref().map_or(Duration::ZERO, |flight| flight.begun.elapsed());
-    let (payload, content_type, function_error) = match answer {
-        Answer::Response { payload, content_type } => (payload, content_type, None),
-        Answer::Error { payload } => (payload, None, Some("Unhandled".to_string())),
-        Answer::Ended { reason } => {
-            let id = &task.invocation.request_id;
-            let message = format!("RequestId: {id} Error: {reason}");
-            (error_json("Runtime.ExitError", &message), None, Some("Unhandled".to_string()))
-        }
-        // `follow` offers it again instead
-        Answer::Lost => (Bytes::new(), None, None),
-    };
-    count(&group.ended);
-    if function_error.is_some() {
-        count(&group.entry().counters.errors);
-    } else if let Some(flight) = &flight {
-        group.observe(duration, (flight.in_flight, flight.slots.in_flight() + 1));
-    }
-    // a slot is free again, though its `next` may already wait
-    group.pump();
-    let cold = flight.as_ref().is_some_and(|flight| flight.first);
-    finish(
-        group,
-        task,
-        flight.map(|flight| flight.slots),
-        duration,
-        cold,
-        payload,
-        content_type,
-        function_error,
-    )
-}
-
-/// Ends an invocation over its deadline: stops it alone where that can be, else drains and
-/// replaces its sandbox.
-fn over_deadline(group: &Arc<Group>, task: &Task, flight: Flight) -> Reply {
-    let counters = &group.entry().counters;
-    count(&counters.timeouts);
-    count(&counters.errors);
-    count(&group.ended);
-    let id = &task.invocation.request_id;
-    stop(group, &flight.slots, id, "an invocation was over its deadline");
-    let seconds = task.timeout.as_secs_f64();
-    let message = format!("RequestId: {id} Error: Task timed out after {seconds:.2} seconds");
-    let payload = error_json("Sandbox.Timedout", &message);
-    let (duration, first) = (flight.begun.elapsed(), flight.first);
-    finish(group, task, Some(flight.slots), duration, first, payload, None, Some("Unhandled".into()))
-}
-
-/// Ends an invocation that took too much memory.
-fn stop_for_memory(group: &Arc<Group>, slots: &Arc<Slots>, id: &RequestId, why: &str) {
-    let progress = slots.progress_of(id);
-    stop(group, slots, id, why);
-    if let Some(progress) = progress {
-        let payload = error_json("Runtime.OutOfMemory", &format!("RequestId: {id} Error: {why}"));
-        let _ = progress.send(Progress::Answered(Answer::Error { payload }));
-    }
-}
-
 /// A number that no other sandbox of this process has.
 fn next_sandbox() -> u64 {
     static SEQUENCE: AtomicU64 = AtomicU64::new(0);
     SEQUENCE.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Stops one invocation, with its sandbox if need be.
-fn stop(group: &Arc<Group>, slots: &Arc<Slots>, id: &RequestId, why: &str) {
-    match slots.expire(id) {
-        Stop::Process(process) => group.kill_process(slots.sandbox(), process),
-        Stop::Done | Stop::Gone => {}
-        Stop::Sandbox => group.quarantine(slots.sandbox(), why),
-    }
-    group.pump();
-}
-
-#[expect(clippy::too_many_arguments, reason = "the fields of a reply, from two places")]
-fn finish(
-    group: &Arc<Group>,
-    task: &Task,
-    slots: Option<Arc<Slots>>,
-    duration: Duration,
-    cold: bool,
-    payload: Bytes,
-    content_type: Option<String>,
-    function_error: Option<String>,
-) -> Reply {
-    let id = &task.invocation.request_id;
-    let ms = duration.as_secs_f64() * 1e3;
-    let memory = group.memory_mib();
-    let sandbox = slots.map_or_else(|| Arc::from("-"), |slots| Arc::clone(slots.sandbox()));
-    let report = format!(
-        "REPORT RequestId: {id}\tDuration: {ms:.2} ms\tBilled Duration: {} ms\tMemory Size: {memory} MB",
-        ms.ceil()
-    );
-    let body = task.log.tail();
-    task.log.add(&sandbox, report.clone());
-    let log_tail = tail(id, &body, &report);
-    Reply { payload, content_type, function_error, log_tail, duration, cold }
-}
-
-/// The end of the log as AWS shows it: START, what was printed, END, REPORT.
-fn tail(id: &RequestId, body: &[u8], report: &str) -> Bytes {
-    let mut text = format!("START RequestId: {id} Version: $LATEST\n").into_bytes();
-    text.extend_from_slice(body);
-    text.extend_from_slice(format!("END RequestId: {id}\n{report}\n").as_bytes());
-    let over = text.len().saturating_sub(crate::logs::TAIL_BYTES);
-    Bytes::from(text).slice(over..)
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ const QUIET: Duration = Duration::from_millis(100);
 
 /// A sandbox that waits to be started, and the image it is on.
 pub(super) struct Ready {
+    /// Slots that its runtime is told of.
+    slots: usize,
     pub(super) rootfs: Arc<dyn RootFs>,
     pub(super) sandbox: Prepared,
 }
@@ -51,13 +53,16 @@ impl Stock {
         self.ready().len()
     }
 
-    /// One that is ready, which is the caller's now.
-    pub(super) fn take(&self, shared: &Shared) -> Option<Ready> {
-        let taken = self.ready().pop_front();
-        if taken.is_some() {
-            shared.prepared.fetch_sub(1, Ordering::AcqRel);
+    /// One that is ready for so many slots, which is the caller's now.
+    pub(super) fn take(&self, shared: &Arc<Shared>, slots: usize) -> Option<Ready> {
+        loop {
+            let taken = self.ready().pop_front()?;
+            if taken.slots == slots {
+                shared.prepared.fetch_sub(1, Ordering::AcqRel);
+                return Some(taken);
+            }
+            tokio::spawn(clear(Arc::clone(shared), taken));
         }
-        taken
     }
 
     /// Removes all, in the background.
@@ -133,18 +138,18 @@ async fn fill_one(shared: &Arc<Shared>, group: &Arc<Group>) -> bool {
 }
 
 async fn make(shared: &Arc<Shared>, group: &Arc<Group>) -> Result<Ready, String> {
-    let function = group.function();
+    let (function, slots) = (group.function(), group.slots());
     let rootfs = shared.source.acquire(function).await?;
     let made = async {
         let request =
-            life::request(shared, function, rootfs.as_ref()).map_err(|failure| failure.to_string())?;
+            life::request(shared, function, slots, rootfs.as_ref()).map_err(|failure| failure.to_string())?;
         let bridged = function.network == FunctionNetwork::Bridge;
         let shell = shared.pool.take(bridged).await.map_err(|error| error.to_string())?;
         let prepared = Prepared::prepare(shell, Arc::clone(&rootfs), request, &shared.settings.sandbox).await;
         prepared.map_err(|error| error.to_string())
     };
     match made.await {
-        Ok(sandbox) => Ok(Ready { rootfs, sandbox }),
+        Ok(sandbox) => Ok(Ready { slots, rootfs, sandbox }),
         Err(error) => {
             shared.source.release(rootfs).await;
             Err(error)

@@ -1,6 +1,7 @@
-//! Room on the host for a function that has none: idle sandboxes of others go for it.
+//! Room on the host: memory promised to sandboxes that start, and for a function that has none,
+//! that of idle sandboxes of others, which go for it.
 //!
-//! Invariants: only sandboxes without an invocation go, of functions that nobody waits for; those
+//! Invariants: what is promised is the sum of all promises that were not ended; only sandboxes without an invocation go, of functions that nobody waits for; those
 //! first whose keeping is worth least (see [`crate::policy::keepalive`]); no more go than are
 //! wanted, those that already go counted.
 
@@ -8,8 +9,51 @@ use super::Shared;
 use super::handle::Handle;
 use crate::policy::admission::{Phase, Refusal, View};
 use crate::policy::keepalive::{IdleSandbox, make_room};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+/// Memory that a sandbox may come to need, as far as it does not use it yet. Without it, all that
+/// start at once would be given the same free memory.
+#[derive(Debug)]
+pub(super) struct Promise {
+    /// Of all sandboxes, in bytes.
+    total: Arc<AtomicU64>,
+    bytes: u64,
+    /// What of it is in the total.
+    left: Mutex<u64>,
+}
+
+impl Promise {
+    pub(super) fn new(total: &Arc<AtomicU64>, bytes: u64) -> Self {
+        total.fetch_add(bytes, Ordering::AcqRel);
+        Self { total: Arc::clone(total), bytes, left: Mutex::new(bytes) }
+    }
+
+    fn left(&self) -> MutexGuard<'_, u64> {
+        // one number, set whole
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So much of it is used, and seen to be: only what is above that is promised on.
+    pub(super) fn used(&self, bytes: u64) {
+        let mut left = self.left();
+        let now = self.bytes.saturating_sub(bytes).min(*left);
+        self.total.fetch_sub(*left - now, Ordering::AcqRel);
+        *left = now;
+    }
+
+    /// All that it needed for its start is used.
+    pub(super) fn end(&self) {
+        self.used(u64::MAX);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
 
 /// What a function is short of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,4 +101,30 @@ pub(super) fn make(shared: &Shared, wanted: Wanted) -> bool {
         handles[*index].drain();
     }
     going > 0 || !chosen.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_promised_is_what_is_not_used_yet() {
+        let total = Arc::new(AtomicU64::new(0));
+        let (one, other) = (Promise::new(&total, 100), Promise::new(&total, 50));
+        let left = || total.load(Ordering::Acquire);
+        assert_eq!(left(), 150);
+        one.used(30);
+        assert_eq!(left(), 120);
+        // memory that it gave back is not promised again
+        one.used(10);
+        assert_eq!(left(), 120);
+        one.used(1000);
+        assert_eq!(left(), 50);
+        other.end();
+        other.end();
+        assert_eq!(left(), 0);
+        let third = Promise::new(&total, 7);
+        drop((one, other, third));
+        assert_eq!(left(), 0);
+    }
 }

@@ -133,7 +133,8 @@ fn note(shared: &Shared, all: &[Watched], usages: &[Option<Usage>], ended_before
 /// lets it take nothing more, so that those in it can finish.
 fn relieve(group: &Arc<Group>, handle: &Arc<Handle>) {
     if !group.photons_are_processes() {
-        if handle.slots.in_flight() > 1 {
+        group.nearly_full(handle);
+        if handle.slots.in_flight() > 1 || handle.told > group.slots() {
             group.quarantine(handle.id(), "its memory is nearly used up");
         }
         return;
@@ -151,7 +152,7 @@ fn relieve(group: &Arc<Group>, handle: &Arc<Handle>) {
             photons.into_iter().map(|(process, id)| (private(process), id)).max_by_key(|(bytes, _)| *bytes);
         if let Some((bytes, id)) = greediest {
             let why = format!("it had {} MiB of its own when its sandbox was nearly full", bytes >> 20);
-            super::stop_for_memory(&group, &slots, &id, &why);
+            super::follow::stop_for_memory(&group, &slots, &id, &why);
         }
     });
 }

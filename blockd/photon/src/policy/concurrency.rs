@@ -190,6 +190,12 @@ impl Estimator {
         self.memory.forget(sandbox);
     }
 
+    /// Drops all that is known of memory: sandboxes started from now on are other ones.
+    pub fn forget_memory(&mut self) {
+        self.memory = MemoryModel::default();
+        self.held = None;
+    }
+
     /// What is known.
     #[must_use]
     pub fn estimate(&self) -> Estimate {
@@ -216,7 +222,9 @@ impl Estimator {
             Some(_) => self.guard.ceiling(),
             None => Some(self.guard.explored()),
         };
-        let by_memory = budget.memory_bytes.and_then(|bytes| self.by_memory(bytes));
+        // one number of invocations gives a bound, which is less to go by than an owner's word
+        let is_known = budget.declared.is_none() || self.memory.fit().levels > 1;
+        let by_memory = budget.memory_bytes.filter(|_| is_known).and_then(|bytes| self.by_memory(bytes));
         let by_cpu = budget.cpu_millis.and_then(|millis| self.by_cpu(millis));
         let all = [by_latency, by_memory, by_cpu];
         all.into_iter().flatten().fold(declared, usize::min).max(1)

@@ -126,6 +126,9 @@ struct State {
     handed: u64,
     /// When anything last came or went.
     moved: Option<Instant>,
+    /// Most calls that waited or had an invocation, and since when.
+    most: usize,
+    most_since: Option<Instant>,
     ended: bool,
 }
 
@@ -200,7 +203,12 @@ impl Slots {
             }
             state.pollers.retain(|poller| !poller.deliver.is_closed());
             state.pollers.push_back(Poller { process, abort, deliver });
-            state.moved = Some(Instant::now());
+            let now = Instant::now();
+            state.moved = Some(now);
+            let calls = state.pollers.len() + state.flights.len();
+            if calls > state.most {
+                (state.most, state.most_since) = (calls, Some(now));
+            }
         }
         (self.free.0)();
         delivered.await.ok()
@@ -256,6 +264,13 @@ impl Slots {
     pub fn listens(&self, patience: Duration) -> bool {
         let recently = self.state().moved.is_some_and(|moved| moved.elapsed() < patience);
         recently || self.waiting() > 0
+    }
+
+    /// Whether so many calls of `next` have come, or no more than came `patience` ago.
+    #[must_use]
+    pub fn have_come(&self, calls: usize, patience: Duration) -> bool {
+        let state = self.state();
+        state.most >= calls || state.most_since.is_some_and(|since| since.elapsed() >= patience)
     }
 
     /// Invocations in flight.

@@ -5,11 +5,15 @@
 //! process is started inside the groups, so everything it starts is in them from its first
 //! instruction.
 //!
+//! A sandbox's groups are below those of its worker, which bound all of its sandboxes together:
+//! what they come to use beyond what was foreseen is the kernel's to stop, among them.
+//!
 //! Invariants: a limit that was asked for is in force or [`Cgroups::limit`] fails; after
-//! [`Cgroups::clear`] no process and no group is left.
+//! [`Cgroups::clear`] no process and no group of the sandbox is left.
 
 use super::{Request, SandboxError};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,8 +21,10 @@ use std::time::{Duration, Instant};
 
 /// Where control groups are mounted on every distribution.
 const MOUNT: &str = "/sys/fs/cgroup";
-/// Parent of all sandboxes' groups.
+/// Parent of all workers' groups.
 const PARENT: &str = "lantern";
+/// Names of workers' groups begin with this, as the ids of their sandboxes do; the process id follows.
+const WORKER: &str = "lantern-";
 /// Processes and threads of a sandbox where the request does not say.
 const DEFAULT_PIDS: i64 = 4096;
 /// How long killed processes may take to be gone.
@@ -72,6 +78,71 @@ fn home(controller: &str) -> Option<Home> {
     let v2 = unified()?;
     let offered = fs::read_to_string(v2.join("cgroup.controllers")).ok()?;
     offered.split_whitespace().any(|name| name == controller).then_some(Home::V2(v2))
+}
+
+/// Where a worker's groups are below a controller's directory, by the id of one of its sandboxes.
+fn worker_directory(base: &Path, sandbox: &str) -> PathBuf {
+    let worker = sandbox.rsplit_once('-').map_or(sandbox, |(worker, _)| worker);
+    base.join(PARENT).join(worker)
+}
+
+/// The same of this process.
+fn own_directory(base: &Path) -> PathBuf {
+    base.join(PARENT).join(format!("{WORKER}{}", std::process::id()))
+}
+
+/// Bounds the memory of all sandboxes of this process together, in bytes. A worker that cannot
+/// still has its own count of what they use.
+pub(crate) fn bound_worker(memory_bytes: u64) {
+    let bounded = match home("memory") {
+        Some(Home::V1(base)) => {
+            let own = own_directory(&base);
+            make_group(&own)
+                .and_then(|()| write(&own.join("memory.limit_in_bytes"), &memory_bytes.to_string()))
+        }
+        Some(Home::V2(base)) => {
+            let own = own_directory(&base);
+            make_parents(&own, &base, "memory")
+                .and_then(|()| write(&own.join("memory.max"), &memory_bytes.to_string()))
+        }
+        None => return,
+    };
+    if let Err(error) = bounded {
+        tracing::warn!(%error, "the memory of all sandboxes together is not limited by the kernel");
+    }
+}
+
+/// Makes a worker's groups of version 2, which hand a controller down to its sandboxes.
+fn make_parents(worker: &Path, base: &Path, controller: &str) -> Result<(), SandboxError> {
+    make_group(worker)?;
+    for level in [base, &base.join(PARENT), worker] {
+        write(&level.join("cgroup.subtree_control"), &format!("+{controller}"))?;
+    }
+    Ok(())
+}
+
+/// Directories of the controllers in use.
+fn bases() -> impl Iterator<Item = PathBuf> {
+    CONTROLLERS.into_iter().filter_map(home).map(|(Home::V1(base) | Home::V2(base))| base)
+}
+
+/// Removes the groups of this process, unless a sandbox is left in them.
+pub(super) fn remove_own() {
+    for base in bases() {
+        // one with something in it stays: the kernel refuses
+        let _ = fs::remove_dir(own_directory(&base));
+    }
+}
+
+/// Removes the groups of workers that are gone, where no sandbox is left in them.
+pub(super) fn remove_of_dead() {
+    for entry in bases().flat_map(|base| fs::read_dir(base.join(PARENT))).flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(WORKER)).and_then(|pid| pid.parse().ok());
+        if pid.and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
 }
 
 fn write(path: &Path, value: &str) -> Result<(), SandboxError> {
@@ -132,14 +203,11 @@ impl Cgroups {
 
     fn add(&mut self, controller: &'static str, id: &str) -> Result<(), SandboxError> {
         let (directory, v2) = match home(controller) {
-            Some(Home::V1(base)) => (base.join(PARENT).join(id), false),
+            Some(Home::V1(base)) => (worker_directory(&base, id).join(id), false),
             Some(Home::V2(base)) => {
-                let parent = base.join(PARENT);
-                make_group(&parent)?;
-                for level in [&base, &parent] {
-                    write(&level.join("cgroup.subtree_control"), &format!("+{controller}"))?;
-                }
-                (parent.join(id), true)
+                let worker = worker_directory(&base, id);
+                make_parents(&worker, &base, controller)?;
+                (worker.join(id), true)
             }
             // version 2 counts CPU time in the cpu controller
             None if controller == "cpuacct" => return Ok(()),
@@ -215,7 +283,7 @@ impl Cgroups {
                 Some(Home::V2(base)) => (base, true),
                 None => continue,
             };
-            let directory = base.join(PARENT).join(id);
+            let directory = worker_directory(&base, id).join(id);
             if directory.exists() {
                 groups.push(Group { controller, directory, v2 });
             }

@@ -18,6 +18,7 @@ mod user;
 
 pub use bundle::{Mount, MountKind, Network, PRIVATE_TMP_HOME, Request};
 pub use cgroup::Usage;
+pub(crate) use cgroup::bound_worker;
 pub use network::Bridge;
 pub use pool::{LOG_ADDRESS, Pool, PoolSettings, RUNTIME_API, Shell};
 pub use run::{Outcome, Settings, Signals, clear_orphans, run};

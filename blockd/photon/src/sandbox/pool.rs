@@ -8,7 +8,7 @@
 //! Invariants: a shell is used for one sandbox and never again; one that is dropped unused is
 //! cleared; an empty pool makes a start slower, never fail.
 
-use super::cgroup::Cgroups;
+use super::cgroup::{self, Cgroups};
 use super::network::{Bridge, NetworkNamespace, Number, Numbers};
 use super::place::Place;
 use super::{SandboxError, Settings};
@@ -288,6 +288,10 @@ impl Pool {
         }
         let ready = std::mem::take(&mut *self.shared.ready());
         // clearing shells blocks
-        let _ = tokio::task::spawn_blocking(move || drop(ready)).await;
+        let cleared = tokio::task::spawn_blocking(move || {
+            drop(ready);
+            cgroup::remove_own();
+        });
+        let _ = cleared.await;
     }
 }

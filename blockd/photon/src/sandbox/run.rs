@@ -1,7 +1,7 @@
 //! Running a sandbox in the foreground and clearing up after it, or after a dead worker.
 
 use super::bundle::{self, Request};
-use super::cgroup::Cgroups;
+use super::cgroup::{self, Cgroups};
 use super::place::Place;
 use super::{Identity, SandboxError, sys};
 use crate::image_config::ImageConfig;
@@ -108,6 +108,7 @@ pub async fn run(
         tracing::warn!(sandbox = %place.id, %error, "the runtime could not delete the sandbox");
     }
     groups.clear();
+    cgroup::remove_own();
     place.clear();
     outcome
 }
@@ -259,5 +260,6 @@ pub async fn clear_orphans(settings: &Settings) -> Result<Vec<String>, SandboxEr
         Place::of_orphan(id.clone(), entry.path()).clear();
         cleared.push(id);
     }
+    cgroup::remove_of_dead();
     Ok(cleared)
 }

@@ -3,6 +3,7 @@
 //! say so and pass.
 
 mod hostile;
+mod memory;
 mod prepared;
 mod python;
 mod serving;

@@ -46,6 +46,8 @@ pub(super) struct Fit {
     pub(super) confidence: Confidence,
     /// Highest level seen.
     pub(super) highest: usize,
+    /// Levels that the line goes through; less than two give only a bound.
+    pub(super) levels: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +167,7 @@ impl MemoryModel {
             (_, 2..) if often >= 2 => Confidence::Good,
             _ => Confidence::Low,
         };
-        Fit { base: whole(base), increment: whole(increment), confidence, highest }
+        Fit { base: whole(base), increment: whole(increment), confidence, highest, levels: chosen.len() }
     }
 
     fn weigh(&self, points: &[Point]) -> Option<Weighted> {

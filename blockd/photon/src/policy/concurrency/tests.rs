@@ -202,6 +202,21 @@ fn what_fitted_once_is_not_computed_away() {
 }
 
 #[test]
+fn a_bound_from_one_number_is_not_held_against_an_owners_word() {
+    let mut estimator = Estimator::new(Settings::default());
+    let now = Instant::now();
+    let undeclared = Budget { memory_bytes: Some(256 * MIB), ..Budget::default() };
+    let declared = Budget { declared: Some(64), ..undeclared };
+    // is it the sandbox or the invocation that needs this much?
+    estimator.observe_memory(1, 1, 200 * MIB, now);
+    assert_eq!((estimator.limit(&declared), estimator.limit(&undeclared)), (64, 1));
+    estimator.observe_memory(2, 0, 190 * MIB, now);
+    assert!((3..5).contains(&estimator.limit(&declared)), "the invocation needs 10 MiB");
+    estimator.forget_memory();
+    assert_eq!(estimator.limit(&declared), 64);
+}
+
+#[test]
 fn a_change_of_the_function_is_followed() {
     let mut estimator = Estimator::new(Settings::default());
     let small = Workload { base: 50.0, increment: 2.0, cpu: 0.1 };
