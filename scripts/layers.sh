@@ -1,29 +1,17 @@
 # Builds OCI layouts layer by layer from Debian's packages. Sourced after lib.sh by the scripts
-# that make images. A build is a directory with `layout` (the OCI layout) and `bundle/rootfs`
-# (its root, unpacked); `layout` and `root` name those of the build in hand.
+# that make images. A build is a directory with `layout` (the OCI layout), `bundle/rootfs` (its
+# root, unpacked) and `apt` (the sources and lists that its packages come from); `layout`, `root`
+# and `apt` name those of the build in hand.
 # shellcheck shell=bash
 
-# layers_begin BUILD: an empty image, tag "latest".
+# layers_begin BUILD: an empty image, tag "latest"; what follows works on it.
 layers_begin() {
     need mmdebstrap=mmdebstrap umoci=umoci jq=jq unshare=util-linux
-    layers_use "$1"
+    layout=$1/layout bundle=$1/bundle root=$1/bundle/rootfs apt=$1/apt
     mkdir -p "$1"
     umoci init --layout "$layout"
     umoci new --image "$layout:latest"
     umoci unpack --image "$layout:latest" "$bundle"
-}
-
-# layers_use BUILD: what follows works on this build.
-layers_use() {
-    layout=$1/layout bundle=$1/bundle root=$1/bundle/rootfs
-}
-
-# layers_copy BUILD: goes on in a copy of the build in hand, which shares its layers.
-layers_copy() {
-    local from
-    from=$(dirname "$layout")
-    cp -a "$from" "$1"
-    layers_use "$1"
 }
 
 # layer NAME: what changed in the root since the last one.
@@ -39,20 +27,23 @@ inside() {
         chroot "$root" /usr/bin/env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 "$@"
 }
 
+# apt_get ARGUMENT…: for the packages of the root, with the build's own sources and lists: the
+# host may be of another suite, and its apt stays as it is.
+apt_get() {
+    apt-get -qq -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$apt/sources" \
+        -o Dir::State="$apt" -o Dir::State::status="$root/var/lib/dpkg/status" -o Dir::Cache="$apt" \
+        -o Debug::NoLocking=1 -o APT::Sandbox::User=root "$@"
+}
+
 # add PACKAGE…: as apt would install, without the network inside; makes no layer.
 add() {
-    local debs
-    debs=$(dirname "$layout")/debs
-    rm -rf "$debs"
-    mkdir -p "$debs/partial"
-    apt-get -qq -o Dir::State::status="$root/var/lib/dpkg/status" -o Dir::Cache::archives="$debs" \
-        -o Debug::NoLocking=1 -o APT::Sandbox::User=root -o Dir::Etc::apt.conf.d::keep= \
-        install -y --no-install-recommends --download-only "$@" >/dev/null
-    mkdir -p "$root/tmp/debs"
-    mv "$debs"/*.deb "$root/tmp/debs/"
+    rm -rf "$apt/archives"
+    mkdir -p "$apt/archives/partial" "$root/tmp/debs"
+    apt_get install -y --no-install-recommends --download-only "$@" >/dev/null
+    mv "$apt"/archives/*.deb "$root/tmp/debs/"
     inside /bin/sh -c 'dpkg --force-depends -i /tmp/debs/*.deb' >/dev/null 2>&1
     inside dpkg --configure -a >/dev/null
-    rm -rf "$root/tmp/debs" "$debs"
+    rm -rf "$root/tmp/debs"
 }
 
 # install PACKAGE…: add, as a layer.
@@ -61,17 +52,21 @@ install() {
     layer "install $*"
 }
 
-# base: Debian bookworm from the sources that this host uses.
+# base [SUITE]: Debian, bookworm unless said otherwise, from where this host's bookworm comes from.
 base() {
-    local sources tar
-    tar=$(dirname "$layout")/base.tar
-    apt-get -qq update || true
-    sources=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources 2>/dev/null || true)
-    [ -n "$sources" ] || sources="deb http://deb.debian.org/debian bookworm main"
-    printf '%s\n' "$sources" | mmdebstrap --quiet --variant=minbase --mode=root bookworm "$tar" -
+    local suite=${1:-bookworm} tar=$apt/base.tar from
+    mkdir -p "$apt/sources" "$apt/lists/partial"
+    for from in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
+        [ ! -s "$from" ] || sed "s/bookworm/$suite/g" "$from" > "$apt/sources/debian.${from##*.}"
+    done
+    [ -n "$(ls "$apt/sources")" ] || echo "deb http://deb.debian.org/debian $suite main" > "$apt/sources/debian.list"
+    cat "$apt"/sources/* | mmdebstrap --quiet --variant=minbase --mode=root "$suite" "$tar" - ||
+        die "Debian $suite could not be installed from the sources in /etc/apt (its reason is above);" \
+            "where a key is missing, update the package debian-archive-keyring"
     tar -C "$root" -xpf "$tar" --xattrs --xattrs-include='*' --exclude='./dev/*'
     rm "$tar"
-    layer "Debian bookworm, minbase"
+    apt_get update
+    layer "Debian $suite, minbase"
 }
 
 # layers_end DIRECTORY: the finished layout goes there.
