@@ -60,12 +60,11 @@ base() {
         [ ! -s "$from" ] || sed "s/bookworm/$suite/g" "$from" > "$apt/sources/debian.${from##*.}"
     done
     [ -n "$(ls "$apt/sources")" ] || echo "deb http://deb.debian.org/debian $suite main" > "$apt/sources/debian.list"
-    cat "$apt"/sources/* | mmdebstrap --quiet --variant=minbase --mode=root "$suite" "$tar" - ||
-        die "Debian $suite could not be installed from the sources in /etc/apt (its reason is above);" \
-            "where a key is missing, update the package debian-archive-keyring"
+    apt_get update || die "no lists of Debian $suite from the sources in /etc/apt (apt says why above);" \
+        "name ones there that have it, or update debian-archive-keyring where a key is missing"
+    cat "$apt"/sources/* | mmdebstrap --quiet --variant=minbase --mode=root "$suite" "$tar" -
     tar -C "$root" -xpf "$tar" --xattrs --xattrs-include='*' --exclude='./dev/*'
     rm "$tar"
-    apt_get update
     layer "Debian $suite, minbase"
 }
 
