@@ -20,6 +20,9 @@ TIME_RATIO = 1.05
 COUNTS = [1, 2, 4, 8, 16, 32, 64]
 # two CPUs and 24 GB do not do more of these at once, one sandbox each, in bearable time
 MOST = {"classify": 32, "video": 16}
+# of a sandbox, in MiB; awslambdaric's 64 processes with boto3 need more than 2 GB before they do anything
+LIMITS = {"image": 8192}
+LIMIT = 2048
 SETTLE_SECONDS = 0.5
 GATE_SECONDS = 300
 HANDLERS = {"python": "{}.handler", "java": "workloads.{}::handle"}
@@ -74,12 +77,14 @@ class Way:
     def __init__(self, bench, workload, language, name, runtime, concurrency):
         self.bench, self.workload, self.language, self.name = bench, workload, language, name
         self.function = f"{language}-{workload}-{name}"
+        self.memory_mib = LIMITS.get(runtime, LIMIT)
         self.variables = {"LANTERN_RUNTIME": runtime, "LANTERN_MAX_CONCURRENCY": str(concurrency),
                           "LANTERN_NETWORK": "bridge", "DATA_KEY": KEY, "DATA_SECRET": SECRET,
+                          "WARM_BUCKET": BUCKET, "WARM_KEY": "object",
                           "DATA_ENDPOINT": f"http://{bench.host}:{bench.store.port}"}
 
     def __enter__(self):
-        self.bench.worker.create(self.function, self.language, handler(self.language, self.workload), self.variables)
+        self.bench.worker.create(self.function, self.language, handler(self.language, self.workload), self.variables, self.memory_mib)
         return self
 
     def __exit__(self, *_):

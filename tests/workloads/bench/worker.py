@@ -132,12 +132,12 @@ class Worker:
             raise RuntimeError(f"{' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def create(self, name, image, handler, variables):
+    def create(self, name, image, handler, variables, memory_mib=2048):
         """Makes a function of one of the pushed images."""
         self.api.create_function(
             FunctionName=name, PackageType="Image", Role="arn:aws:iam::000000000000:role/bench",
             Code={"ImageUri": f"bench-{image}"}, ImageConfig={"Command": [handler]}, Timeout=TIMEOUT_SECONDS,
-            Environment={"Variables": variables})
+            MemorySize=memory_mib, Environment={"Variables": variables})
         wait_for(name, lambda: self.api.get_function(FunctionName=name)["Configuration"]["State"] == "Active")
 
     def delete(self, name):
