@@ -42,11 +42,14 @@ pub struct Settings {
     /// How long an invocation may take among many, in percent of how long it takes among few,
     /// before C goes down. It goes up again below half of the excess.
     pub slow_percent: u32,
+    /// Processors of the host, which all sandboxes share.
+    pub host_cpus: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { first_guess: 8, most: 64, headroom_percent: 10, slow_percent: 125 }
+        let host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        Self { first_guess: 8, most: 64, headroom_percent: 10, slow_percent: 125, host_cpus }
     }
 }
 
@@ -181,7 +184,10 @@ impl Estimator {
         }
         self.cpu.push_back((sample.cpu, sample.wall, in_flight));
         if !sample.host_saturated {
-            self.guard.observe(in_flight, sample.wall, now);
+            let turns = u32::try_from(in_flight).unwrap_or(u32::MAX);
+            let cpus = u32::try_from(self.settings.host_cpus.max(1)).unwrap_or(u32::MAX);
+            let least = sample.cpu.saturating_mul(turns) / cpus;
+            self.guard.observe(in_flight, sample.wall, least, now);
         }
     }
 

@@ -7,6 +7,10 @@
 //! and not back to where it was cut for ten minutes. That is additive increase, multiplicative
 //! decrease, with hysteresis.
 //!
+//! Many that compute take turns on the host's processors, in sandboxes of their own just as well:
+//! the time that these turns take is not slowness. (Saturation is looked for at intervals, and a
+//! burst of short invocations is over by then.)
+//!
 //! Used by the estimator.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,13 +34,22 @@ const REST: Duration = Duration::from_secs(600);
 /// A slowdown of less than this is the price of an answer's way, whatever the ratio.
 const LEAST_SECONDS: f64 = 0.001;
 
+/// How long an invocation took.
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    seconds: f64,
+    /// What its neighbours and it would have taken on the host's processors alone.
+    least: f64,
+    at: Instant,
+}
+
 #[derive(Debug)]
 pub(super) struct Guard {
     /// Above which ratio it is slow, and below which it is well.
     slow: f64,
     well: f64,
-    /// Seconds, and when, by doubling of the number of invocations.
-    times: BTreeMap<u32, VecDeque<(f64, Instant)>>,
+    /// By doubling of the number of invocations.
+    times: BTreeMap<u32, VecDeque<Time>>,
     /// New times among many since the last look, and the most invocations in them.
     fresh: usize,
     most: usize,
@@ -80,8 +93,9 @@ impl Guard {
         self.slowdown
     }
 
-    /// Takes in the time of an invocation among so many, itself included.
-    pub(super) fn observe(&mut self, in_flight: usize, wall: Duration, now: Instant) {
+    /// Takes in the time of an invocation among so many, itself included, which take at `least`
+    /// so long on this host's processors.
+    pub(super) fn observe(&mut self, in_flight: usize, wall: Duration, least: Duration, now: Instant) {
         let in_flight = in_flight.clamp(1, MOST_IN_FLIGHT);
         let doubling = in_flight.ilog2();
         // begun before the last cut: what ran above the limit has had its say
@@ -92,7 +106,7 @@ impl Guard {
         if times.len() == TIMES {
             times.pop_front();
         }
-        times.push_back((wall.as_secs_f64(), now));
+        times.push_back(Time { seconds: wall.as_secs_f64(), least: least.as_secs_f64(), at: now });
         self.most = self.most.max(in_flight);
         let Some(many) = self.times.iter().rev().find(|(_, times)| recent(times, MANY_AGE, now) >= ENOUGH)
         else {
@@ -119,7 +133,10 @@ impl Guard {
             }
             return;
         };
-        let (few, many_time) = (median(few, FEW_AGE, now), median(&self.times[&many], MANY_AGE, now));
+        let many_times = &self.times[&many];
+        let taken = |time: &Time| time.seconds;
+        let few = median(few, FEW_AGE, now, taken).max(median(many_times, MANY_AGE, now, |time| time.least));
+        let many_time = median(many_times, MANY_AGE, now, taken);
         let ratio = many_time / few.max(1e-9);
         self.slowdown = Some(ratio);
         if ratio > self.slow && many_time - few > LEAST_SECONDS {
@@ -166,14 +183,14 @@ impl Guard {
     }
 }
 
-fn recent(times: &VecDeque<(f64, Instant)>, age: Duration, now: Instant) -> usize {
-    times.iter().filter(|(_, at)| now.saturating_duration_since(*at) <= age).count()
+fn recent(times: &VecDeque<Time>, age: Duration, now: Instant) -> usize {
+    times.iter().filter(|time| now.saturating_duration_since(time.at) <= age).count()
 }
 
-/// The median of the times of at most this age; 0 of none.
-fn median(times: &VecDeque<(f64, Instant)>, age: Duration, now: Instant) -> f64 {
-    let young = times.iter().filter(|(_, at)| now.saturating_duration_since(*at) <= age);
-    let mut seconds: Vec<f64> = young.map(|(seconds, _)| *seconds).collect();
+/// The median of a value of the times of at most this age; 0 of none.
+fn median(times: &VecDeque<Time>, age: Duration, now: Instant, value: impl Fn(&Time) -> f64) -> f64 {
+    let young = times.iter().filter(|time| now.saturating_duration_since(time.at) <= age);
+    let mut seconds: Vec<f64> = young.map(value).collect();
     seconds.sort_by(f64::total_cmp);
     seconds.get(seconds.len() / 2).copied().unwrap_or(0.0)
 }

@@ -364,6 +364,25 @@ fn a_saturated_host_and_a_millisecond_are_no_reason() {
 }
 
 #[test]
+fn waiting_for_the_hosts_processors_is_no_reason_and_waiting_for_neighbours_is() {
+    let begun = Instant::now();
+    let budget = Budget { declared: Some(32), ..Budget::default() };
+    let settings = Settings { host_cpus: 2, ..Settings::default() };
+    let (mut queued, mut locked) = (Estimator::new(settings), Estimator::new(settings));
+    for round in 0..500 {
+        let now = begun + Duration::from_millis(10 * round);
+        for estimator in [&mut queued, &mut locked] {
+            estimator.observe_invocation(&invocation(0.002, 0.0025, 1), now);
+        }
+        // sixteen of 2 ms on two processors take 16 ms wherever they run
+        queued.observe_invocation(&invocation(0.002, 0.0165, 16), now);
+        locked.observe_invocation(&invocation(0.002, 0.032, 16), now);
+    }
+    assert_eq!(queued.limit(&budget), 32);
+    assert!(locked.limit(&budget) < 16, "one lock for all: {}", locked.limit(&budget));
+}
+
+#[test]
 fn nonsense_changes_nothing() {
     let mut estimator = Estimator::new(Settings::default());
     let past = Instant::now();
@@ -428,7 +447,8 @@ proptest! {
         declared in prop::option::of(any::<usize>()), memory_bytes: Option<u64>, cpu_millis: Option<u64>,
         slow_percent: u32, headroom_percent: u64, first_guess: usize, most: usize,
     ) {
-        let settings = Settings { first_guess, most, headroom_percent, slow_percent };
+        let settings =
+            Settings { first_guess, most, headroom_percent, slow_percent, ..Settings::default() };
         let mut estimator = Estimator::new(settings);
         let begun = Instant::now();
         for (sandbox, in_flight, bytes, at) in samples {
