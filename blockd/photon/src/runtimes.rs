@@ -59,12 +59,14 @@ macro_rules! python {
 }
 
 /// The files of the Python runtime.
-const PYTHON_FILES: [(&str, &str); 20] = python![
+const PYTHON_FILES: [(&str, &str); 22] = python![
     "lantern_runtime/__init__.py",
     "lantern_runtime/config.py",
     "lantern_runtime/context.py",
+    "lantern_runtime/hooks.py",
     "lantern_runtime/http.py",
     "lantern_runtime/imports.py",
+    "lantern_runtime/inherited.py",
     "lantern_runtime/isolation.py",
     "lantern_runtime/loader.py",
     "lantern_runtime/logs.py",

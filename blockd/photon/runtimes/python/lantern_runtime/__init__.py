@@ -7,8 +7,10 @@ Map, in the order in which things happen:
 - `scratch`    /tmp of its own for every invocation
 - `logs`       a log connection of its own for every invocation
 - `loader`     finds and imports the handler, once
+- `hooks`      what user code has run before the first fork, and in each photon
 - `rootlogger` the root logger's handler; `imports` waits for the module
 - `rehearsal`  makes photons cheap before the first fork
+- `inherited`  the fork, and what photons have in place of the import's connections
 - `slots`      memory shared by zygote and photons: who is busy with what
 - `zygote`     forks photons ahead of need, replaces the dead, drains
 - `photon`     takes invocations, calls the handler, answers

@@ -36,6 +36,7 @@ class Fault(Exception):
     MALFORMED_HANDLER = "Runtime.MalformedHandlerName"
     CONTEXT = "Runtime.LambdaContextUnmarshalError"
     EXIT = "Runtime.ExitError"
+    BEFORE_SNAPSHOT = "Runtime.BeforeSnapshotError"
 
     def __init__(self, name, message, trace=None):
         """`trace` is a list of text lines, or None."""
@@ -151,6 +152,14 @@ def error_of(exception, request_id):
     first = next((i for i, frame in enumerate(frames) if not _ours(frame.filename)), 0)
     trace = traceback.format_list(frames[first:])
     return error(_message(exception), type(exception).__name__, trace, request_id)
+
+
+def init_error_of(exception, who):
+    """As `error_of`, for what `who` raised when no invocation was in hand."""
+    fields = error_of(exception, "")
+    if isinstance(exception, SystemExit):
+        return error("%s ended the process: exit status %s" % (who, exception.code), Fault.EXIT, fields["stackTrace"], "")
+    return fields
 
 
 def _ours(filename):

@@ -17,7 +17,7 @@ import select
 import sys
 import time
 
-from . import isolation, payload, rootlogger, slots, system
+from . import hooks, isolation, payload, rootlogger, slots, system
 from .context import Context
 from .http import Connection
 from .logs import PhotonLog
@@ -75,6 +75,7 @@ class Photon:
         self.home = home
         self.pid = os.getpid()
         self.slots = world.slots
+        self.baseline = world.baseline
         self.threads = isolation.threads()
         self.last = world.config.per_invocation
         self.unanswered = False
@@ -89,6 +90,8 @@ class Photon:
         answer was not taken stays noted: the zygote answers it, and clears up."""
         self.scratch.renew()
         isolation.reseed()
+        if self.world.has_hooks and not self._run_hooks():
+            return 1
         self.log.connect_ahead()
         while True:
             self._invoke(self._next())
@@ -101,10 +104,24 @@ class Photon:
                 return 0
             self._prepare()
 
+    def _run_hooks(self):
+        """Those that user code has for each new process. What they leave (variables,
+        threads) is this photon's beginning. Returns success; a failure is logged."""
+        try:
+            hooks.run_after_restore()
+            self.baseline = isolation.Baseline()
+            self.threads = isolation.threads()
+            return True
+        except BaseException as error:
+            fields = payload.init_error_of(error, "an after_restore hook")
+        print(payload.log_line(fields, self.world.config.log_format), flush=True)
+        self.world.streams.flush()
+        return False
+
     def _prepare(self):
         """Puts the process back to its beginning, before an invocation is asked for."""
         self.world.streams.restore_objects()
-        self.world.baseline.restore()
+        self.baseline.restore()
         self.scratch.renew()
         rootlogger.set_request("", None)
         self.log.connect_ahead()

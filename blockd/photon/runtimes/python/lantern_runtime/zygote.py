@@ -20,7 +20,7 @@ import sys
 import time
 
 from . import config as configuration
-from . import isolation, loader, payload, photon, rehearsal, rootlogger, slots, system
+from . import hooks, inherited, isolation, loader, payload, photon, rehearsal, rootlogger, slots, system
 from . import logs, scratch as scratches
 from .http import Connection
 from .post import API, ERROR_CONTENT, ERROR_TYPE, header_value
@@ -41,6 +41,9 @@ doubled each time. Without it, a full pid limit would make the zygote spin."""
 OOM_SCORE = 500
 """Of photons: between 0 (usually the zygote's) and 1000 (always first)."""
 
+MOST_PEERS_SHOWN = 8
+"""Of connections that the import opened, in the log."""
+
 POST_SECONDS = 2.0
 """How long the Runtime API may take to hear of a dead photon."""
 
@@ -48,7 +51,7 @@ POST_SECONDS = 2.0
 class World:
     """What photons inherit. Read-only for them."""
 
-    __slots__ = ("config", "scratch", "streams", "baseline", "handler", "encoder", "slots", "spares",
+    __slots__ = ("config", "scratch", "streams", "inherited", "has_hooks", "baseline", "handler", "encoder", "slots", "spares",
                  "own_children", "gc_enabled", "notify_read", "notify_write", "retire_read", "retire_write")
 
 
@@ -57,6 +60,7 @@ def main():
     world = World()
     scratch = world.scratch = scratches.prepare()
     world.streams = logs.Streams()
+    world.inherited = inherited.Inherited()
     try:
         config = world.config = configuration.read(os.environ)
     except configuration.ConfigError as error:
@@ -77,26 +81,33 @@ def tell(text):
 
 
 def _import(world):
-    """Imports the handler. A failure is told to the Runtime API; returns success."""
+    """Imports the handler and runs the hooks that are to run once. A failure is told
+    to the Runtime API; returns success."""
     config = world.config
     rootlogger.install(config.log_format, config.log_level)
     system.prepare()
     try:
         world.handler = loader.load(config.handler, config.task_root)
-        return True
     except BaseException as error:
-        fields = payload.error_of(error, "")
-        if isinstance(error, SystemExit):
-            fields = payload.error("the handler module ended the process: exit status %s" % error.code,
-                                   payload.Fault.EXIT, fields["stackTrace"], "")
+        return _failed(config, payload.init_error_of(error, "the handler module"))
+    try:
+        hooks.run_before_snapshot()
+    except BaseException as error:
+        # As awslambdaric: the class of the exception in the body, this in the header.
+        return _failed(config, payload.init_error_of(error, "a before_snapshot hook"), payload.Fault.BEFORE_SNAPSHOT)
+    return True
+
+
+def _failed(config, fields, kind=None):
     print(payload.log_line(fields, config.log_format), flush=True)
-    post_error(config, "init/error", fields)
+    post_error(config, "init/error", fields, kind)
     return False
 
 
-def post_error(config, path, fields):
-    """Tells the Runtime API of an error; a failure is only logged."""
-    headers = [("Content-Type", ERROR_CONTENT), (ERROR_TYPE, header_value(fields["errorType"]))]
+def post_error(config, path, fields, kind=None):
+    """Tells the Runtime API of an error, of type `kind` if that is not in `fields`;
+    a failure is only logged."""
+    headers = [("Content-Type", ERROR_CONTENT), (ERROR_TYPE, header_value(kind or fields["errorType"]))]
     connection = Connection(config.api, POST_SECONDS)
     try:
         connection.call("POST", API + path, headers, payload.encode_error(fields))
@@ -111,6 +122,7 @@ def _serve(world):
     config = world.config
     _warn_of_threads()
     world.gc_enabled = gc.isenabled()
+    world.has_hooks = hooks.any_after_restore()
     world.scratch.import_ended()
     world.encoder = payload.Encoder(os.environ)
     # With a fork per invocation, the successor must exist before its predecessor
@@ -124,13 +136,16 @@ def _serve(world):
         os.set_blocking(fd, False)
     world.baseline = isolation.Baseline()
     world.own_children = frozenset(system.children())
+    gc.collect()
+    gc.disable()
+    # After the collector, which may have closed something, and before the rehearsal,
+    # or photons would write to 40 KB more.
+    _warn_of_connections(world.inherited.import_ended())
     world.streams.flush()
     _make_cheap(world)
     keeper = _Keeper(world, system.adopt_orphans())
     if not config.readable_memory:
         system.hide_memory()
-    gc.collect()
-    gc.disable()
     if config.immortal:
         rehearsal.immortalise()
     gc.freeze()
@@ -159,6 +174,19 @@ def _warn_of_threads():
     names = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     if names:
         tell("the import started threads that no invocation will have: %s" % ", ".join(names))
+
+
+def _warn_of_connections(peers):
+    """Photons do not have them: say what to do instead."""
+    if not peers:
+        return
+    shown = ", ".join(peers[:MOST_PEERS_SHOWN])
+    if len(peers) > MOST_PEERS_SHOWN:
+        shown += " and %d more" % (len(peers) - MOST_PEERS_SHOWN)
+    tell("connections that the import opened: %d, to %s. They are closed in each photon, because invocations at the "
+         "same time would write to the same one. Clients such as boto3's open another by themselves; with others "
+         "connect in the handler when it first needs it, or in a function given to "
+         "snapshot_restore_py.register_after_restore" % (len(peers), shown))
 
 
 class _Dead:
@@ -244,7 +272,7 @@ class _Keeper:
         self.slots.prepare(slot)
         self.victim.raise_for_fork()
         try:
-            pid = os.fork()
+            pid = self.world.inherited.fork()
         except OSError as error:
             self.victim.lower()
             self.slots.set_state(slot, slots.FREE)
@@ -261,6 +289,9 @@ class _Keeper:
     def _become_photon(self, slot):
         """In the child. Leaves the zygote's descriptors and handlers behind."""
         world = self.world
+        if world.inherited.failure is not None:
+            tell("a photon could not be parted from what the import opened: %r" % world.inherited.failure)
+            os._exit(1)
         try:
             _signal.set_wakeup_fd(-1)
             _signal.signal(_signal.SIGTERM, self.handlers[0])
