@@ -66,8 +66,9 @@ class Inherited:
         self._needed = self._plan is None or not plan.empty()
         return plan.peers
 
-    def fork(self, call=os.fork):
-        """`os.fork`. A child in which `failure` is set must end at once."""
+    def fork(self, call):
+        """Calls `os.fork`, which user code may have replaced. A child in which `failure`
+        is set must end at once."""
         self._armed = self._needed
         try:
             return call()

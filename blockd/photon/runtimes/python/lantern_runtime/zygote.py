@@ -272,7 +272,7 @@ class _Keeper:
         self.slots.prepare(slot)
         self.victim.raise_for_fork()
         try:
-            pid = self.world.inherited.fork()
+            pid = self.world.inherited.fork(os.fork)
         except OSError as error:
             self.victim.lower()
             self.slots.set_state(slot, slots.FREE)
