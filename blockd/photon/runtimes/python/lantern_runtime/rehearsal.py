@@ -77,7 +77,7 @@ def _pair():
 
 def immortalise():
     """Makes all objects immortal that the collector knows or that such an object
-    refers to. Returns how many, 0 where it cannot be done.
+    refers to, and what code refers to. Returns how many, 0 where it cannot be done.
 
     The price: none of them is ever freed (a photon does not live long), and code
     that looks at reference counts sees a large one."""
@@ -100,7 +100,12 @@ def _free_threaded():
 
 
 def _reachable():
-    """Addresses of all objects, without those that this function makes."""
+    """Addresses of all objects, without those that this function makes.
+
+    The collector does not say what code objects refer to, nor the keys of most
+    dictionaries: constants and names, which running code touches all the time.
+    What is added for them must be held by its owner too, and not be made now."""
+    code = type(_reachable.__code__)
     waiting = gc.get_objects()
     seen = set()
     own = {id(waiting), id(seen), id(sys._getframe())}
@@ -110,4 +115,8 @@ def _reachable():
         if address not in seen and address not in own:
             seen.add(address)
             waiting.extend(gc.get_referents(item))
+            if isinstance(item, dict):
+                waiting.extend(dict.__iter__(item))
+            elif type(item) is code:
+                waiting.extend((item.co_consts, item.co_names, item.co_name, item.co_qualname, item.co_filename))
     return seen
