@@ -55,23 +55,30 @@ class Inherited:
         os.register_at_fork(after_in_child=self._after_fork)
 
     def import_ended(self):
-        """Looks at what is open. Returns who is at the other end of connections.
-
-        Threads that are left may open and close more at any time, so that then each
-        photon looks for itself: it has one thread only."""
-        plan = Plan(self._pid)
-        self._plan = plan if len(os.listdir("/proc/self/task")) == 1 else None
+        """Looks at what is open. Returns who is at the other end of connections."""
         for _ in range(REHEARSALS):
             self.fork(self._after_fork)
-        self._needed = self._plan is None or not plan.empty()
+        plan = Plan(self._pid)
+        self._take(plan)
         return plan.peers
+
+    def _take(self, plan):
+        """Other threads may open and close more at any time. While there are any, each
+        photon looks for itself, which costs it 170 KB: it has one thread only."""
+        self._plan = plan if len(os.listdir("/proc/self/task")) == 1 else None
+        self._needed = self._plan is None or not plan.empty()
 
     def fork(self, call):
         """Calls `os.fork`, which user code may have replaced. A child in which `failure`
         is set must end at once."""
+        if self._needed and self._plan is None:
+            self._take(Plan(self._pid))  # OpenBLAS ends its threads at the first fork
         self._armed = self._needed
         try:
-            return call()
+            pid = call()
+            if pid == 0:
+                self._after_fork()  # what user code has there may run no hooks
+            return pid
         finally:
             self._armed = False
 

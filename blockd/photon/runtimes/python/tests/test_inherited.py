@@ -125,6 +125,33 @@ class Connections(Together):
         self.assertEqual(self.call({}), ["BrokenPipeError"])
         self.assertEqual(peer.heard, [b""])
 
+    def test_are_dead_without_the_interpreters_hooks(self):
+        """A fork that runs none, as user code may put in place of `os.fork`."""
+        self.start(TALK + """
+    import ctypes
+    os.fork = ctypes.CDLL(None).fork
+    def handler(event, context):
+        return attempt(connection.send, b"x")
+    """, PEER=str(Peer(self).port))
+        self.assertEqual(self.call({}), "BrokenPipeError")
+
+    def test_a_photon_that_cannot_be_parted_from_them_ends(self):
+        runtime = self.start(TALK + """
+    import resource
+    limits = [(3, 3), resource.getrlimit(resource.RLIMIT_NOFILE)]
+    def before():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0][0], limits[1][1]))
+    def after():
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits[1])
+        limits[0] = limits[1]
+    os.register_at_fork(before=before, after_in_parent=after)
+    def handler(event, context):
+        return attempt(connection.send, b"x")
+    """, PEER=str(Peer(self).port))
+        self.assertEqual(self.call({}), "BrokenPipeError")
+        self.assertRegex(runtime.log(), "a photon could not be parted from what the import opened: OSError.*\\n"
+                                        ".*a photon ended before it took an invocation: exit status 1; next try")
+
     def test_of_a_thread_that_goes_on_in_the_zygote(self):
         """It opens connections while photons are forked, and keeps its own."""
         peer = Peer(self)
