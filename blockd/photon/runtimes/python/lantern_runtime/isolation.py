@@ -25,7 +25,8 @@ _SIGNALS = [number for number in range(1, _signal.NSIG) if number not in (_signa
 
 
 class Baseline:
-    """The process as the import of the handler left it; taken in the zygote."""
+    """The process as the import of the handler and hooks left it; taken in the zygote,
+    and again in a photon that has hooks of its own."""
 
     __slots__ = ("environ", "variables", "cwd", "umask", "handlers", "mask")
 
