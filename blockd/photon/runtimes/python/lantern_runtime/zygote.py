@@ -374,7 +374,8 @@ class _Keeper:
         slot, request_id = dead.slot, self.slots.request(dead.slot)
         if request_id:
             self._answer_for(request_id, dead.status)
-        if dead.state == slots.STARTING or (dead.state == slots.WAITING and dead.status != 0):
+        retired = dead.status == 0 and (dead.state == slots.WAITING or self.draining)
+        if dead.state in (slots.STARTING, slots.WAITING) and not retired:
             self._back_off("a photon ended before it took an invocation: %s" % describe(dead.status))
         else:
             self.backoff = 0.0
