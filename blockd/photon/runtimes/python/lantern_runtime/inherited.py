@@ -238,7 +238,10 @@ def _named(sock):
 
 def _peer(fd):
     """The address at the other end; None if there is none yet, or no more."""
-    sock = _borrow(fd)
+    try:
+        sock = _borrow(fd)
+    except OSError:
+        return None  # a thread has closed it
     try:
         return sock.getpeername()
     except OSError:
@@ -248,11 +251,11 @@ def _peer(fd):
 
 
 def _shown(peer):
-    if isinstance(peer, tuple) and len(peer) in (2, 4):
-        return ("[%s]:%d" if ":" in peer[0] else "%s:%d") % peer[:2]
-    if isinstance(peer, bytes):
-        peer = "@" + peer[1:].decode("utf-8", "replace")
-    return str(peer or "no address")
+    if isinstance(peer, tuple):  # host and port, for IPv6 two more; numbers for vsock
+        return ("[%s]:%s" if len(peer) == 4 else "%s:%s") % peer[:2]
+    if isinstance(peer, bytes):  # an abstract Unix socket
+        return "@" + peer[1:].decode("utf-8", "replace")
+    return peer or "no address"
 
 
 def _put(source, fds):

@@ -13,7 +13,7 @@ from unittest import mock
 from harness import HERE
 
 sys.path.append(os.path.dirname(HERE))
-from lantern_runtime import config, http, isolation, payload, scratch, slots  # noqa: E402
+from lantern_runtime import config, http, inherited, isolation, payload, scratch, slots  # noqa: E402
 
 
 class Peer:
@@ -243,6 +243,13 @@ class Seeds(unittest.TestCase):
         with mock.patch.dict(sys.modules, {"numpy.random": fake}):
             isolation.reseed()
         fake.seed.assert_called_once_with()
+
+
+class Inherited(unittest.TestCase):
+    def test_how_peers_are_told(self):
+        for peer, text in ((("10.0.0.1", 5432), "10.0.0.1:5432"), (("::1", 80, 0, 0), "[::1]:80"), ((2, 5000), "2:5000"),
+                           ("/run/socket", "/run/socket"), (b"\0name", "@name"), ("", "no address"), (None, "no address")):
+            self.assertEqual(inherited._shown(peer), text)
 
 
 if __name__ == "__main__":
