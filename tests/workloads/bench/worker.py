@@ -58,7 +58,7 @@ class Wire:
 
     async def call(self, request):
         """Sends the bytes of a request; the reply."""
-        reader, writer = self.idle.pop() if self.idle else await self.connect()
+        reader, writer = self._kept() or await self.connect()
         started = time.perf_counter()
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -74,6 +74,15 @@ class Wire:
         else:
             self.idle.append((reader, writer))
         return Reply(int(lines[0].split(" ")[1]), headers, body, seconds)
+
+    def _kept(self):
+        """A connection that is open yet: the worker closes those that were idle for long."""
+        while self.idle:
+            reader, writer = self.idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
 
     @staticmethod
     async def _body(reader, headers):
