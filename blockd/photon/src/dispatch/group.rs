@@ -8,7 +8,7 @@
 use super::handle::{Handle, Order};
 use super::learn::Learned;
 use super::prepared::{self, Stock};
-use super::room::{self, Wanted};
+use super::room::{self, Held, Wanted};
 use super::{Counters, Entry, Shared, count, life};
 use crate::function::{Function, Runtime};
 use crate::invocation::{FunctionStats, InvokeError, RequestId, SandboxStats};
@@ -87,6 +87,9 @@ impl Group {
             retired: false,
         };
         let entry = Arc::clone(entry);
+        if let Some(shared) = shared.upgrade() {
+            shared.shares.change(&function.key.tenant, |_| {});
+        }
         Arc::new(Self {
             shared,
             entry,
@@ -195,7 +198,7 @@ impl Group {
         while !state.waiting.is_empty() {
             let views: Vec<SandboxView> =
                 state.sandboxes.iter().map(|handle| handle.view(limit, patience)).collect();
-            let host = host_view(&state, shared, &views, limit);
+            let host = self.host_view(&state, shared, &views, limit);
             let decision = decide(&host);
             let is_stuck = matches!(decision, Decision::Wait | Decision::Refuse(_));
             if let Some(refusal) = blocked_by(&host).filter(|_| is_stuck) {
@@ -217,28 +220,61 @@ impl Group {
                         state.waiting.push_front(task);
                     }
                 }
-                Decision::Start(more) if state.not_before.is_none_or(|at| at <= Instant::now()) => {
+                Decision::Start(more) => {
                     // known to the group at once, or a decision of another thread starts them again
-                    let plan = life::Plan { slots: state.learned.slots(), limit, bytes: host.sandbox_bytes };
+                    let plan = life::Plan {
+                        slots: state.learned.slots(),
+                        is_fixed: self.function.runtime == Runtime::Image,
+                        limit,
+                        bytes: host.sandbox_bytes,
+                    };
                     for _ in 0..more.get() {
                         let planned = life::plan(shared, self, plan);
                         state.sandboxes.push(Arc::clone(planned.handle()));
                         todo.start.push(planned);
                     }
                 }
-                Decision::Start(_) => {
-                    let Some(task) = state.waiting.pop_back() else { break };
-                    let reason = state.backoff().unwrap_or_else(|| "ask again".into());
-                    todo.refused.push((task, InvokeError::Throttled { reason }));
-                }
                 Decision::Refuse(refusal) => {
                     let Some(task) = state.waiting.pop_back() else { break };
-                    todo.refused.push((task, InvokeError::Throttled { reason: refusal.to_string() }));
+                    let reason = state.backoff().unwrap_or_else(|| refusal.to_string());
+                    todo.refused.push((task, InvokeError::Throttled { reason }));
                 }
                 Decision::Wait => break,
             }
         }
         todo
+    }
+
+    /// What a decision depends on.
+    fn host_view<'a>(
+        &self,
+        state: &State,
+        shared: &Shared,
+        sandboxes: &'a [SandboxView],
+        limit: usize,
+    ) -> View<'a> {
+        let all = &shared.settings;
+        let used = shared.memory_used.load(Ordering::Relaxed);
+        let promised = shared.promised.load(Ordering::Acquire);
+        let memory_bytes = all.memory_bytes.saturating_sub(used).saturating_sub(promised);
+        // with all that it is to take, or where that is too much, with what it must
+        let filled = state.learned.bytes_with(limit.min(state.waiting.len()));
+        let sandbox_bytes = if filled <= memory_bytes { filled } else { state.learned.bytes_with(1) };
+        let most = Held { starts: all.most_starts, sandboxes: all.most_sandboxes };
+        let most = shared.shares.most(&self.function.key.tenant, most);
+        View {
+            waiting: state.waiting.len(),
+            sandboxes,
+            limit,
+            starts_under_way: shared.starts.load(Ordering::Relaxed),
+            // after failed starts none may be tried for a while
+            most_starts: if state.backoff().is_some() { 0 } else { most.starts },
+            sandboxes_on_host: shared.sandboxes.load(Ordering::Relaxed),
+            most_sandboxes: most.sandboxes,
+            memory_bytes,
+            sandbox_bytes,
+            most_waiting: all.most_waiting,
+        }
     }
 
     /// The runtime of a sandbox is up.
@@ -287,6 +323,7 @@ impl Group {
             });
         }
         self.pump();
+        self.clear_unused();
     }
 
     /// A sandbox that served has ended.
@@ -311,7 +348,11 @@ impl Group {
 
     /// Notes what a sandbox uses.
     pub(super) fn observe_usage(&self, handle: &Handle, memory_bytes: u64) {
-        self.state().learned.observe_memory(handle, memory_bytes);
+        let mut state = self.state();
+        // one that has ended meanwhile was forgotten for good
+        if state.sandboxes.iter().any(|known| std::ptr::eq(&**known, handle)) {
+            state.learned.observe_memory(handle, memory_bytes);
+        }
     }
 
     /// Slots that a sandbox started now is told of.
@@ -450,28 +491,5 @@ impl State {
             left.as_secs_f64(),
             self.last_failure
         ))
-    }
-}
-
-/// What a decision depends on.
-fn host_view<'a>(state: &State, shared: &Shared, sandboxes: &'a [SandboxView], limit: usize) -> View<'a> {
-    let used = shared.memory_used.load(Ordering::Relaxed);
-    let promised = shared.promised.load(Ordering::Acquire);
-    let memory_bytes = shared.settings.memory_bytes.saturating_sub(used).saturating_sub(promised);
-    let estimate = state.learned.estimate();
-    // with all that it is to take, or where that is too much, with what it must
-    let filled = estimate.bytes_with(limit.min(state.waiting.len()));
-    let sandbox_bytes = if filled <= memory_bytes { filled } else { estimate.bytes_with(1) }.max(1);
-    View {
-        waiting: state.waiting.len(),
-        sandboxes,
-        limit,
-        starts_under_way: shared.starts.load(Ordering::Relaxed),
-        most_starts: shared.settings.most_starts,
-        sandboxes_on_host: shared.sandboxes.load(Ordering::Relaxed),
-        most_sandboxes: shared.settings.most_sandboxes,
-        memory_bytes,
-        sandbox_bytes,
-        most_waiting: shared.settings.most_waiting,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: orders only ever become stronger: serve, drain, end.
 
+use super::life::Plan;
 use super::room::Promise;
 use crate::policy::admission::{Phase, SandboxView};
 use crate::runtime_api::Slots;
@@ -13,6 +14,9 @@ use tokio::sync::watch;
 
 /// A client that has asked for invocations on as many calls for this long asks on no more.
 const NO_MORE_CALLS: Duration = Duration::from_secs(3);
+
+/// Time between two photons of a sandbox that are stopped for its memory.
+const RELIEF: Duration = Duration::from_secs(1);
 
 /// What a sandbox does not use so long after its start it is not going to use soon.
 const PROMISE: Duration = Duration::from_secs(10);
@@ -37,6 +41,8 @@ pub(super) struct Handle {
     pub(super) began: Instant,
     /// Slots that its runtime is told of.
     pub(super) told: usize,
+    /// Whether its client makes all its calls from the start on.
+    is_fixed: bool,
     /// Most invocations at once, as it was known when it was planned.
     expected: usize,
     /// Memory that it may come to need before that is seen.
@@ -57,23 +63,21 @@ struct HandleState {
     memory_bytes: u64,
     cpu: Duration,
     oom_kills: u64,
+    /// When a photon of it was last stopped for its memory.
+    relieved: Option<Instant>,
 }
 
 impl Handle {
-    /// One that is planned: told of so many slots, expected to have so many invocations at once.
-    pub(super) fn new(
-        number: u64,
-        slots: Arc<Slots>,
-        (told, expected): (usize, usize),
-        promise: Promise,
-    ) -> Arc<Self> {
+    /// One that is planned.
+    pub(super) fn new(number: u64, slots: Arc<Slots>, plan: Plan, promise: Promise) -> Arc<Self> {
         Arc::new(Self {
             slots,
             number,
             order: watch::Sender::new(Order::Serve),
             began: Instant::now(),
-            told,
-            expected,
+            told: plan.slots,
+            is_fixed: plan.is_fixed,
+            expected: plan.limit,
             promise,
             state: Mutex::default(),
         })
@@ -114,13 +118,15 @@ impl Handle {
         if self.state().serving { Phase::Serving } else { Phase::Starting }
     }
 
-    /// Notes what it uses. Returns the CPU time since the last note and new kills for memory.
+    /// Notes what it uses. Returns the CPU time since the last note, that of its start left out,
+    /// and new kills for memory.
     pub(super) fn note(&self, usage: crate::sandbox::Usage) -> (Duration, u64) {
         let mut state = self.state();
         let is_over = state.serving && self.began.elapsed() >= state.start_took + PROMISE;
         self.promise.used(if is_over { u64::MAX } else { usage.memory_bytes });
         state.memory_bytes = usage.memory_bytes;
         let cpu = usage.cpu.saturating_sub(std::mem::replace(&mut state.cpu, usage.cpu));
+        let cpu = if state.serving { cpu } else { Duration::ZERO };
         let kills = usage.oom_kills.saturating_sub(std::mem::replace(&mut state.oom_kills, usage.oom_kills));
         (cpu, kills)
     }
@@ -152,7 +158,10 @@ impl Handle {
     /// that move meanwhile would start others in its place.
     pub(super) fn view(&self, limit: usize, patience: Duration) -> SandboxView {
         let in_flight = self.slots.in_flight();
-        let most = limit.min(self.told);
+        // a client that has never called as often as it was told it may is not going to, or has lost
+        // processes since
+        let calls = if self.is_fixed { self.slots.calls() } else { None };
+        let most = limit.min(self.told).min(calls.unwrap_or(usize::MAX).max(1));
         let (phase, limit) = match self.phase() {
             Phase::Serving if in_flight >= most || self.slots.waiting() > 0 => (Phase::Serving, most),
             Phase::Serving if self.slots.listens(patience) => (Phase::Starting, most),
@@ -186,11 +195,23 @@ impl Handle {
         });
     }
 
-    /// Its runtime is up.
-    pub(super) fn serves(&self) {
+    /// Its runtime is up, and used so much until now.
+    pub(super) fn serves(&self, usage: crate::sandbox::Usage) {
         let mut state = self.state();
         state.serving = true;
+        state.cpu = usage.cpu;
         state.start_took = self.began.elapsed();
+    }
+
+    /// Whether another photon may be stopped for its memory: what the last one had must have had
+    /// the time to be freed, and to be looked at.
+    pub(super) fn may_relieve(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        let may = state.relieved.is_none_or(|at| now.saturating_duration_since(at) >= RELIEF);
+        if may {
+            state.relieved = Some(now);
+        }
+        may
     }
 
     /// Marks it as one that is replaced. False if it was already.

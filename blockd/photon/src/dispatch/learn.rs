@@ -11,12 +11,14 @@
 
 use super::handle::Handle;
 use crate::function::{Function, Runtime};
-use crate::policy::concurrency::{Budget, Estimate, Estimator, InvocationSample, Settings};
+use crate::policy::concurrency::{Budget, Confidence, Estimate, Estimator, InvocationSample, Settings};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What of its slots a sandbox that was nearly full leaves to later ones, in tenths.
 const KEPT_TENTHS: usize = 7;
+/// What part of its memory limit is expected of a sandbox of which nothing is known.
+const UNKNOWN_SHARE: u64 = 8;
 /// How long after that more are tried: an eighth more at a time.
 const REST: Duration = Duration::from_secs(600);
 
@@ -71,6 +73,16 @@ impl Learned {
     /// As last decided.
     pub(super) fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Memory of a sandbox with so many invocations, in bytes. Of one that was never seen, a share
+    /// of what it may have.
+    pub(super) fn bytes_with(&self, in_flight: usize) -> u64 {
+        let estimate = self.estimator.estimate();
+        match estimate.confidence {
+            Confidence::None => (self.memory_limit / UNKNOWN_SHARE).max(1),
+            _ => estimate.bytes_with(in_flight).max(1),
+        }
     }
 
     pub(super) fn estimate(&self) -> Estimate {

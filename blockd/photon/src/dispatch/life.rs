@@ -10,7 +10,7 @@
 
 use super::group::Group;
 use super::handle::{Handle, Order};
-use super::room::Promise;
+use super::room::{Held, Promise};
 use super::{Shared, count};
 use crate::function::{Function, FunctionNetwork, Runtime};
 use crate::http_mode;
@@ -71,12 +71,14 @@ fn init_failure(kind: &str, message: &str) -> Failure {
 struct Counted {
     shared: Arc<Shared>,
     handle: Arc<Handle>,
+    tenant: String,
     starting: bool,
 }
 
 impl Counted {
     fn started(&mut self) {
         if std::mem::replace(&mut self.starting, false) {
+            self.shared.shares.change(&self.tenant, |held| held.starts -= 1);
             self.shared.starts.fetch_sub(1, Ordering::AcqRel);
             self.shared.freed.notify_one();
         }
@@ -86,6 +88,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.started();
+        self.shared.shares.change(&self.tenant, |held| held.sandboxes -= 1);
         self.handle.promise.end();
         self.shared.sandboxes.fetch_sub(1, Ordering::AcqRel);
         self.shared.freed.notify_one();
@@ -109,6 +112,8 @@ impl Planned {
 pub(super) struct Plan {
     /// Slots that its runtime is told of.
     pub(super) slots: usize,
+    /// Whether it makes all its calls for invocations from the start on.
+    pub(super) is_fixed: bool,
     /// Most invocations at once.
     pub(super) limit: usize,
     /// Memory that it is likely to need, in bytes.
@@ -120,6 +125,10 @@ pub(super) fn plan(shared: &Arc<Shared>, group: &Arc<Group>, plan: Plan) -> Plan
     shared.starts.fetch_add(1, Ordering::AcqRel);
     shared.sandboxes.fetch_add(1, Ordering::AcqRel);
     count(&group.counters().starts);
+    let tenant = group.function().key.tenant.clone();
+    shared
+        .shares
+        .change(&tenant, |held| *held = Held { starts: held.starts + 1, sandboxes: held.sandboxes + 1 });
     let weak = Arc::downgrade(group);
     let free = OnFree(Box::new(move || {
         if let Some(group) = weak.upgrade() {
@@ -129,8 +138,8 @@ pub(super) fn plan(shared: &Arc<Shared>, group: &Arc<Group>, plan: Plan) -> Plan
     let number = super::next_sandbox();
     let slots = Slots::new(format!("s{number}").into(), free);
     let promise = Promise::new(&shared.promised, plan.bytes);
-    let handle = Handle::new(number, slots, (plan.slots, plan.limit), promise);
-    Planned { counted: Counted { shared: Arc::clone(shared), handle, starting: true } }
+    let handle = Handle::new(number, slots, plan, promise);
+    Planned { counted: Counted { shared: Arc::clone(shared), handle, tenant, starting: true } }
 }
 
 /// Begins to start a sandbox that the group knows of.
@@ -256,22 +265,25 @@ async fn serve(
     let came_up = initialised(&running, api.initialisation(), shared.settings.init_timeout, handle).await;
     let outcome = match came_up {
         Ok(()) => {
-            counted.started();
             if shared.seccomp_bpf.get().is_none()
                 && let Some(filter) = running.compiled_filter()
             {
                 let _ = shared.seccomp_bpf.set(filter);
             }
-            handle.serves();
+            let usage = running.observer().usage();
+            handle.serves(usage);
             // what it needs without invocations, while it has none
-            group.observe_usage(handle, running.observer().usage().memory_bytes);
+            group.observe_usage(handle, usage.memory_bytes);
             group.serving();
+            // last, or this group would take the place again before others that wait for it
+            counted.started();
             let mut reason = until_end(&running, handle).await;
             if running.observer().usage().oom_kills > 0 {
                 group.nearly_full(handle);
                 let limit = launch::memory_limit(function, &shared.settings.launch) >> 20;
                 let _ = write!(reason, "; processes were stopped at its memory limit of {limit} MiB");
             }
+            handle.order.send_replace(Order::End);
             handle.slots.end(&reason);
             Ok(())
         }

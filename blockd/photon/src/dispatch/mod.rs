@@ -84,6 +84,7 @@ pub(crate) struct Shared {
     prepared: AtomicUsize,
     /// Memory of all sandboxes when they were last looked at, in bytes.
     memory_used: AtomicU64,
+    shares: room::Shares,
     /// Memory promised to sandboxes that start, beyond what they used then, in bytes.
     promised: Arc<AtomicU64>,
     /// Whether all of the host's processors were busy then.
@@ -211,6 +212,7 @@ impl Dispatcher {
             sandboxes: AtomicUsize::new(0),
             prepared: AtomicUsize::new(0),
             memory_used: AtomicU64::new(0),
+            shares: room::Shares::default(),
             promised: Arc::default(),
             saturated: AtomicBool::new(false),
             seccomp_bpf: OnceLock::new(),
@@ -302,7 +304,8 @@ impl Invoker for Dispatcher {
             quarantined: read(&counters.quarantined),
             ..FunctionStats::default()
         };
-        for group in entry.groups().iter() {
+        let groups = entry.groups().clone();
+        for group in groups {
             group.add_to(&mut stats);
         }
         stats

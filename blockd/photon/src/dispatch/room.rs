@@ -1,5 +1,5 @@
-//! Room on the host: memory promised to sandboxes that start, and for a function that has none,
-//! that of idle sandboxes of others, which go for it.
+//! Room on the host: what each tenant may have of it, memory promised to sandboxes that start,
+//! and for a function that has none, that of idle sandboxes of others, which go for it.
 //!
 //! Invariants: what is promised is the sum of all promises that were not ended; only sandboxes without an invocation go, of functions that nobody waits for; those
 //! first whose keeping is worth least (see [`crate::policy::keepalive`]); no more go than are
@@ -7,11 +7,51 @@
 
 use super::Shared;
 use super::handle::Handle;
-use crate::policy::admission::{Phase, Refusal, View};
+use crate::policy::admission::{Phase, Refusal, View, coming};
 use crate::policy::keepalive::{IdleSandbox, make_room};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+/// Of starts and of sandboxes, an eighth is for tenants that have none.
+const RESERVED: usize = 8;
+
+/// What each tenant has. Whoever comes while another tenant holds all that it can get must not
+/// wait for that one's goodwill.
+#[derive(Debug, Default)]
+pub(super) struct Shares(Mutex<HashMap<String, Held>>);
+
+/// What a tenant has, or may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Starts under way.
+    pub(super) starts: usize,
+    /// Sandboxes, with those that start.
+    pub(super) sandboxes: usize,
+}
+
+impl Shares {
+    /// Notes what a tenant has now, or that it is there at all.
+    pub(super) fn change(&self, tenant: &str, change: impl FnOnce(&mut Held)) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get_mut(tenant) {
+            Some(held) => change(held),
+            None => change(all.entry(tenant.into()).or_default()),
+        }
+    }
+
+    /// The most that a tenant may have with all others, where all may have `most`: less than that
+    /// if it has some already, and is not alone on this worker.
+    pub(super) fn most(&self, tenant: &str, most: Held) -> Held {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = all.get(tenant).copied().unwrap_or_default();
+        let is_alone = all.keys().all(|other| other == tenant);
+        let share =
+            |most: usize, own: usize| if is_alone || own == 0 { most } else { most - most / RESERVED };
+        Held { starts: share(most.starts, own.starts), sandboxes: share(most.sandboxes, own.sandboxes) }
+    }
+}
 
 /// Memory that a sandbox may come to need, as far as it does not use it yet. Without it, all that
 /// start at once would be given the same free memory.
@@ -67,7 +107,7 @@ pub(super) struct Wanted {
 impl Wanted {
     /// What those that wait are short of.
     pub(super) fn of(host: &View<'_>, refusal: Refusal) -> Self {
-        let sandboxes = host.waiting.div_ceil(host.limit.max(1));
+        let sandboxes = host.waiting.saturating_sub(coming(host)).div_ceil(host.limit.max(1));
         let all = host.sandbox_bytes.saturating_mul(u64::try_from(sandboxes).unwrap_or(u64::MAX));
         let by_memory = matches!(refusal, Refusal::Memory { .. });
         Self { sandboxes, bytes: if by_memory { all.saturating_sub(host.memory_bytes) } else { 0 } }
@@ -106,6 +146,18 @@ pub(super) fn make(shared: &Shared, wanted: Wanted) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenant_that_has_some_leaves_some_to_others() {
+        let (shares, most) = (Shares::default(), Held { starts: 16, sandboxes: 7 });
+        shares.change("one", |held| *held = Held { starts: 14, sandboxes: 7 });
+        assert_eq!(shares.most("one", most), most, "it is alone");
+        shares.change("other", |_| {});
+        assert_eq!(shares.most("one", most), Held { starts: 14, sandboxes: 7 }, "an eighth of 7 is none");
+        assert_eq!(shares.most("other", most), most);
+        shares.change("other", |held| held.starts += 1);
+        assert_eq!(shares.most("other", most).starts, 14);
+    }
 
     #[test]
     fn what_is_promised_is_what_is_not_used_yet() {

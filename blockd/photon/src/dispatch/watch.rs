@@ -67,10 +67,14 @@ pub(super) async fn watch(shared: Weak<Shared>) {
 /// Brings invocations that wait together with what any function gave back: starts, sandboxes,
 /// memory. Runs until the dispatcher is gone.
 pub(super) async fn look_again(shared: Weak<Shared>, freed: Arc<Notify>) {
-    loop {
+    for turn in 0_usize.. {
         let _ = tokio::time::timeout(LOOK_AGAIN, freed.notified()).await;
         let Some(shared) = shared.upgrade() else { return };
-        for entry in shared.all() {
+        let mut all = shared.all();
+        // whoever comes first takes what is free: another one each time
+        let first = turn.checked_rem(all.len()).unwrap_or(0);
+        all.rotate_left(first);
+        for entry in all {
             let groups = entry.groups().clone();
             groups.iter().filter(|group| group.has_waiting()).for_each(Group::pump);
         }
@@ -142,6 +146,9 @@ fn relieve(group: &Arc<Group>, handle: &Arc<Handle>) {
     let photons = handle.slots.processes();
     if photons.len() < 2 {
         // alone: it may use all there is, and the kernel ends it beyond
+        return;
+    }
+    if !handle.may_relieve(Instant::now()) {
         return;
     }
     let Some(observer) = handle.observer() else { return };

@@ -56,11 +56,11 @@ pub struct View<'a> {
     pub limit: usize,
     /// Starts under way on the host, of all functions, those in `sandboxes` included.
     pub starts_under_way: usize,
-    /// Most starts at once on the host.
+    /// Most starts at once on the host, for this function's tenant.
     pub most_starts: usize,
     /// Sandboxes on the host, those that start included.
     pub sandboxes_on_host: usize,
-    /// Most sandboxes on the host.
+    /// Most sandboxes on the host, for this function's tenant.
     pub most_sandboxes: usize,
     /// Memory that may still be promised to sandboxes, in bytes: what is free on the host, less
     /// what starting sandboxes were promised.
@@ -160,12 +160,17 @@ pub fn decide(view: &View<'_>) -> Decision {
 /// other functions could make room for it.
 #[must_use]
 pub fn blocked_by(view: &View<'_>) -> Option<Refusal> {
-    let coming = slots(view.sandboxes, Phase::Starting) + slots(view.sandboxes, Phase::Serving);
     match startable(view) {
-        _ if view.waiting <= coming => None,
+        _ if view.waiting <= coming(view) => None,
         Err(refusal @ (Refusal::Sandboxes { .. } | Refusal::Memory { .. })) => Some(refusal),
         _ => None,
     }
+}
+
+/// Slots that those who wait can count on.
+#[must_use]
+pub fn coming(view: &View<'_>) -> usize {
+    slots(view.sandboxes, Phase::Starting).saturating_add(slots(view.sandboxes, Phase::Serving))
 }
 
 /// The serving sandbox with room that has most in it; the first of several.

@@ -23,6 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Expired ids that are remembered to tell a late answer from a wrong one.
 const MOST_EXPIRED: usize = 1024;
 
+/// In which all calls of a client that are there are seen.
+const WINDOW: Duration = Duration::from_secs(30);
+
 /// How an invocation ended in the sandbox.
 #[derive(Debug, Clone)]
 pub enum Answer {
@@ -129,7 +132,31 @@ struct State {
     /// Most calls that waited or had an invocation, and since when.
     most: usize,
     most_since: Option<Instant>,
+    /// The same of the last two windows, and when this one began.
+    recent: [usize; 2],
+    window: Option<Instant>,
     ended: bool,
+}
+
+impl State {
+    /// A call of `next` has come.
+    fn came(&mut self, now: Instant) {
+        self.moved = Some(now);
+        let calls = self.pollers.len() + self.flights.len();
+        if calls > self.most {
+            (self.most, self.most_since) = (calls, Some(now));
+        }
+        let begun = *self.window.get_or_insert(now);
+        if now.saturating_duration_since(begun) >= WINDOW {
+            (self.recent, self.window) = ([0, self.recent[0]], Some(now));
+        }
+        self.recent[0] = self.recent[0].max(calls);
+    }
+
+    fn calls(&self, now: Instant) -> Option<usize> {
+        let long = self.most_since.is_some_and(|since| now.saturating_duration_since(since) >= WINDOW);
+        long.then(|| self.recent[0].max(self.recent[1]))
+    }
 }
 
 /// See the module's description.
@@ -203,12 +230,7 @@ impl Slots {
             }
             state.pollers.retain(|poller| !poller.deliver.is_closed());
             state.pollers.push_back(Poller { process, abort, deliver });
-            let now = Instant::now();
-            state.moved = Some(now);
-            let calls = state.pollers.len() + state.flights.len();
-            if calls > state.most {
-                (state.most, state.most_since) = (calls, Some(now));
-            }
+            state.came(Instant::now());
         }
         (self.free.0)();
         delivered.await.ok()
@@ -262,7 +284,8 @@ impl Slots {
     /// `patience`.
     #[must_use]
     pub fn listens(&self, patience: Duration) -> bool {
-        let recently = self.state().moved.is_some_and(|moved| moved.elapsed() < patience);
+        // nothing yet: the first call is on its way
+        let recently = self.state().moved.is_none_or(|moved| moved.elapsed() < patience);
         recently || self.waiting() > 0
     }
 
@@ -271,6 +294,13 @@ impl Slots {
     pub fn have_come(&self, calls: usize, patience: Duration) -> bool {
         let state = self.state();
         state.most >= calls || state.most_since.is_some_and(|since| since.elapsed() >= patience)
+    }
+
+    /// The most calls of `next` that waited or had an invocation at once lately; `None` as long as
+    /// that may be fewer than there are.
+    #[must_use]
+    pub fn calls(&self) -> Option<usize> {
+        self.state().calls(Instant::now())
     }
 
     /// Invocations in flight.

@@ -119,7 +119,7 @@ async fn an_idle_sandbox_ends_before_anything_more_is_handed_to_it() {
     let slots = slots();
     let (first, _heard) = task();
     let id = first.invocation.request_id.clone();
-    assert!(!slots.listens(Duration::ZERO));
+    assert!(slots.listens(Duration::ZERO), "the first call is on its way");
     let (given, offered) = tokio::join!(slots.next(None, None), async {
         tokio::task::yield_now().await;
         assert!(slots.listens(Duration::ZERO), "a call waits");
@@ -142,4 +142,29 @@ async fn an_idle_sandbox_ends_before_anything_more_is_handed_to_it() {
     let (second, _heard) = task();
     assert!(slots.offer(second).is_err());
     assert_eq!(slots.handed(), 1);
+}
+
+#[test]
+fn calls_that_never_come_or_come_no_more_are_not_counted_on() {
+    let mut state = State::default();
+    let begun = Instant::now();
+    let at = |seconds| begun + Duration::from_secs(seconds);
+    let call = |state: &mut State, calls: usize, seconds| {
+        state.pollers.clear();
+        for _ in 0..calls {
+            let (deliver, _) = oneshot::channel();
+            state.pollers.push_back(Poller { process: None, abort: None, deliver });
+        }
+        state.came(at(seconds));
+    };
+    for calls in 1..=4 {
+        call(&mut state, calls, 0);
+    }
+    assert_eq!(state.calls(at(29)), None, "more may come yet");
+    assert_eq!(state.calls(at(30)), Some(4));
+    // two processes have died: two windows later that is known
+    for seconds in 31..120 {
+        call(&mut state, 2, seconds);
+    }
+    assert_eq!(state.calls(at(120)), Some(2));
 }
