@@ -94,12 +94,18 @@ fn let_go(stats: &Value) {
 
 /// Control groups of sandboxes that this process made, and of the process itself.
 fn groups_of(worker: u32) -> Vec<PathBuf> {
+    let below = |directory: PathBuf| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
     let mut found = Vec::new();
     for controller in ["memory", "pids", "", "unified"] {
-        let own = PathBuf::from("/sys/fs/cgroup").join(controller).join(format!("lantern/lantern-{worker}"));
-        let below = std::fs::read_dir(&own).into_iter().flatten().flatten();
-        found.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
-        found.extend(own.exists().then_some(own));
+        let mut workers = below(PathBuf::from("/sys/fs/cgroup").join(controller).join("lantern"));
+        // a word that tells it from others with the same process id follows
+        let own = format!("lantern-{worker}-");
+        workers.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(&own));
+        found.extend(workers.iter().cloned().flat_map(below));
+        found.extend(workers);
     }
     found
 }

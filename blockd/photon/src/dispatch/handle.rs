@@ -7,7 +7,7 @@ use super::room::Promise;
 use crate::policy::admission::{Phase, SandboxView};
 use crate::runtime_api::Slots;
 use crate::runtime_api::store::SharedStore;
-use crate::sandbox::Observer;
+use crate::sandbox::{Observer, Usage};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -60,9 +60,8 @@ struct HandleState {
     /// Invocations that it had been handed at the last look.
     handed: u64,
     start_took: Duration,
-    memory_bytes: u64,
-    cpu: Duration,
-    oom_kills: u64,
+    /// What it used at the last look.
+    usage: Usage,
     /// When a photon of it was last stopped for its memory.
     relieved: Option<Instant>,
 }
@@ -118,17 +117,20 @@ impl Handle {
         if self.state().serving { Phase::Serving } else { Phase::Starting }
     }
 
-    /// Notes what it uses. Returns the CPU time since the last note, that of its start left out,
-    /// and new kills for memory.
-    pub(super) fn note(&self, usage: crate::sandbox::Usage) -> (Duration, u64) {
+    /// Notes what it uses. Returns what is new of it: CPU time, that of its start left out, and
+    /// kills for memory.
+    pub(super) fn note(&self, usage: Usage) -> Usage {
         let mut state = self.state();
         let is_over = state.serving && self.began.elapsed() >= state.start_took + PROMISE;
         self.promise.used(if is_over { u64::MAX } else { usage.memory_bytes });
-        state.memory_bytes = usage.memory_bytes;
-        let cpu = usage.cpu.saturating_sub(std::mem::replace(&mut state.cpu, usage.cpu));
-        let cpu = if state.serving { cpu } else { Duration::ZERO };
-        let kills = usage.oom_kills.saturating_sub(std::mem::replace(&mut state.oom_kills, usage.oom_kills));
-        (cpu, kills)
+        let before = std::mem::replace(&mut state.usage, usage);
+        let cpu = usage.cpu.saturating_sub(before.cpu);
+        Usage {
+            memory_bytes: usage.memory_bytes,
+            cpu: if state.serving { cpu } else { Duration::ZERO },
+            oom_kills: usage.oom_kills.saturating_sub(before.oom_kills),
+            oom_kills_above: usage.oom_kills_above.saturating_sub(before.oom_kills_above),
+        }
     }
 
     /// Since when it has had nothing to do; `None` while it has, or before it serves.
@@ -177,7 +179,12 @@ impl Handle {
     }
 
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.state().memory_bytes
+        self.state().usage.memory_bytes
+    }
+
+    /// What it used at the last look.
+    pub(super) fn usage(&self) -> Usage {
+        self.state().usage
     }
 
     pub(super) fn start_took(&self) -> Duration {
@@ -195,11 +202,11 @@ impl Handle {
         });
     }
 
-    /// Its runtime is up, and used so much until now.
-    pub(super) fn serves(&self, usage: crate::sandbox::Usage) {
+    /// Its runtime is up, and used so much until now, if that is known.
+    pub(super) fn serves(&self, usage: Option<Usage>) {
         let mut state = self.state();
         state.serving = true;
-        state.cpu = usage.cpu;
+        state.usage.cpu = usage.unwrap_or(state.usage).cpu;
         state.start_took = self.began.elapsed();
     }
 

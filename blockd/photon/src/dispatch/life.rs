@@ -273,22 +273,27 @@ async fn serve(
             let usage = running.observer().usage();
             handle.serves(usage);
             // what it needs without invocations, while it has none
-            group.observe_usage(handle, usage.memory_bytes);
+            if let Some(usage) = usage {
+                group.observe_usage(handle, usage.memory_bytes);
+            }
             group.serving();
             // last, or this group would take the place again before others that wait for it
             counted.started();
             let mut reason = until_end(&running, handle).await;
-            if running.observer().usage().oom_kills > 0 {
+            let used = running.observer().usage().unwrap_or_else(|| handle.usage());
+            if used.oom_kills > 0 {
                 group.nearly_full(handle);
                 let limit = launch::memory_limit(function, &shared.settings.launch) >> 20;
                 let _ = write!(reason, "; processes were stopped at its memory limit of {limit} MiB");
+            } else if used.oom_kills_above > 0 {
+                reason.push_str("; processes were stopped because this worker ran out of memory");
             }
             handle.order.send_replace(Order::End);
             handle.slots.end(&reason);
             Ok(())
         }
         Err(failure) => {
-            if running.observer().usage().oom_kills > 0 {
+            if running.observer().usage().unwrap_or_else(|| handle.usage()).oom_kills > 0 {
                 group.nearly_full(handle);
             }
             Err(failure)

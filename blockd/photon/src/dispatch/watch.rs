@@ -47,10 +47,13 @@ pub(super) async fn watch(shared: Weak<Shared>) {
         let observers: Vec<Option<Observer>> = all.iter().map(|(_, handle)| handle.observer()).collect();
         // some small files for each sandbox
         let read = tokio::task::spawn_blocking(move || {
-            observers.iter().map(|observer| observer.as_ref().map(Observer::usage)).collect::<Vec<_>>()
+            observers.iter().map(|observer| observer.as_ref().and_then(Observer::usage)).collect::<Vec<_>>()
         });
         let Ok(usages) = read.await else { continue };
-        let used: u64 = usages.iter().flatten().map(|usage| usage.memory_bytes).sum();
+        // what cannot be read now is what it was
+        let bytes =
+            |(at, usage): (&Watched, &Option<Usage>)| usage.unwrap_or_else(|| at.1.usage()).memory_bytes;
+        let used: u64 = all.iter().zip(&usages).map(bytes).sum();
         let stored: u64 = all.iter().map(|(_, handle)| handle.store_bytes()).sum();
         shared.memory_used.store(used.saturating_add(stored), Ordering::Relaxed);
         shared.saturated.store(cpus.saturated(), Ordering::Relaxed);
@@ -110,13 +113,23 @@ fn note(shared: &Shared, all: &[Watched], usages: &[Option<Usage>], ended_before
     let mut cpu: HashMap<usize, (Arc<Group>, Duration)> = HashMap::new();
     for ((group, handle), usage) in all.iter().zip(usages) {
         let Some(usage) = *usage else { continue };
-        let (spent, kills) = handle.note(usage);
+        let new = handle.note(usage);
         group.observe_usage(handle, usage.memory_bytes);
         let key = Arc::as_ptr(group).addr();
-        cpu.entry(key).or_insert_with(|| (Arc::clone(group), Duration::ZERO)).1 += spent;
-        if kills > 0 {
-            let text = format!("the kernel stopped {kills} processes of {} at its memory limit", handle.id());
+        cpu.entry(key).or_insert_with(|| (Arc::clone(group), Duration::ZERO)).1 += new.cpu;
+        if new.oom_kills > 0 {
+            let text = format!(
+                "the kernel stopped {} processes of {} at its memory limit",
+                new.oom_kills,
+                handle.id()
+            );
             group.entry().log.add(handle.id(), None, text);
+        }
+        if new.oom_kills_above > 0 {
+            let (kills, id) = (new.oom_kills_above, handle.id());
+            tracing::warn!(sandbox = %id, kills, "this worker ran out of memory; lower --sandbox-memory, or what else the host runs");
+            let text = format!("the kernel stopped {kills} processes of {id}: this worker ran out of memory");
+            group.entry().log.add(id, None, text);
         }
         let limit = memory_limit(group.function(), &shared.settings.launch);
         if usage.memory_bytes > limit / 100 * NEARLY_FULL_PERCENT {

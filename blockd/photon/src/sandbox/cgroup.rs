@@ -5,33 +5,24 @@
 //! process is started inside the groups, so everything it starts is in them from its first
 //! instruction.
 //!
-//! A sandbox's groups are below those of its worker, which bound all of its sandboxes together:
-//! what they come to use beyond what was foreseen is the kernel's to stop, among them.
+//! A sandbox's groups are below those of its worker (worker.rs), which bound all of its sandboxes
+//! together: what they come to use beyond what was foreseen is the kernel's to stop, among them.
 //!
 //! Invariants: a limit that was asked for is in force or [`Cgroups::limit`] fails; after
 //! [`Cgroups::clear`] no process and no group of the sandbox is left.
 
+use super::worker::{self, CONTROLLERS, Home, make_group, write};
 use super::{Request, SandboxError};
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where control groups are mounted on every distribution.
-const MOUNT: &str = "/sys/fs/cgroup";
-/// Parent of all workers' groups.
-const PARENT: &str = "lantern";
-/// Names of workers' groups begin with this, as the ids of their sandboxes do; the process id follows.
-const WORKER: &str = "lantern-";
 /// Processes and threads of a sandbox where the request does not say.
 const DEFAULT_PIDS: i64 = 4096;
 /// How long killed processes may take to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
-/// What is used of them; `cpuacct` exists on version 1 only.
-const CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
-
 /// One controller's group of a sandbox.
 #[derive(Debug, Clone)]
 struct Group {
@@ -47,110 +38,20 @@ pub struct Usage {
     pub memory_bytes: u64,
     /// CPU time since the start.
     pub cpu: Duration,
-    /// Processes that the kernel killed because the memory limit was reached.
+    /// Processes that the kernel killed because the sandbox was at its own memory limit.
     pub oom_kills: u64,
+    /// Processes that it killed because memory ran out above: at the limit of all sandboxes of
+    /// the worker together, or on the host. The kernel chooses among all; this sandbox may have
+    /// used little.
+    pub oom_kills_above: u64,
 }
 
 /// The groups of one sandbox.
 #[derive(Debug)]
 pub(super) struct Cgroups {
     groups: Vec<Group>,
-}
-
-/// Where a controller lives on this host.
-enum Home {
-    V1(PathBuf),
-    V2(PathBuf),
-}
-
-fn unified() -> Option<PathBuf> {
-    [MOUNT.to_string(), format!("{MOUNT}/unified")]
-        .into_iter()
-        .map(PathBuf::from)
-        .find(|path| path.join("cgroup.controllers").exists())
-}
-
-fn home(controller: &str) -> Option<Home> {
-    let v1 = Path::new(MOUNT).join(controller);
-    if v1.join("cgroup.procs").exists() {
-        return Some(Home::V1(v1));
-    }
-    let v2 = unified()?;
-    let offered = fs::read_to_string(v2.join("cgroup.controllers")).ok()?;
-    offered.split_whitespace().any(|name| name == controller).then_some(Home::V2(v2))
-}
-
-/// Where a worker's groups are below a controller's directory, by the id of one of its sandboxes.
-fn worker_directory(base: &Path, sandbox: &str) -> PathBuf {
-    let worker = sandbox.rsplit_once('-').map_or(sandbox, |(worker, _)| worker);
-    base.join(PARENT).join(worker)
-}
-
-/// The same of this process.
-fn own_directory(base: &Path) -> PathBuf {
-    base.join(PARENT).join(format!("{WORKER}{}", std::process::id()))
-}
-
-/// Bounds the memory of all sandboxes of this process together, in bytes. A worker that cannot
-/// still has its own count of what they use.
-pub(crate) fn bound_worker(memory_bytes: u64) {
-    let bounded = match home("memory") {
-        Some(Home::V1(base)) => {
-            let own = own_directory(&base);
-            make_group(&own)
-                .and_then(|()| write(&own.join("memory.limit_in_bytes"), &memory_bytes.to_string()))
-        }
-        Some(Home::V2(base)) => {
-            let own = own_directory(&base);
-            make_parents(&own, &base, "memory")
-                .and_then(|()| write(&own.join("memory.max"), &memory_bytes.to_string()))
-        }
-        None => return,
-    };
-    if let Err(error) = bounded {
-        tracing::warn!(%error, "the memory of all sandboxes together is not limited by the kernel");
-    }
-}
-
-/// Makes a worker's groups of version 2, which hand a controller down to its sandboxes.
-fn make_parents(worker: &Path, base: &Path, controller: &str) -> Result<(), SandboxError> {
-    make_group(worker)?;
-    for level in [base, &base.join(PARENT), worker] {
-        write(&level.join("cgroup.subtree_control"), &format!("+{controller}"))?;
-    }
-    Ok(())
-}
-
-/// Directories of the controllers in use.
-fn bases() -> impl Iterator<Item = PathBuf> {
-    CONTROLLERS.into_iter().filter_map(home).map(|(Home::V1(base) | Home::V2(base))| base)
-}
-
-/// Removes the groups of this process, unless a sandbox is left in them.
-pub(super) fn remove_own() {
-    for base in bases() {
-        // one with something in it stays: the kernel refuses
-        let _ = fs::remove_dir(own_directory(&base));
-    }
-}
-
-/// Removes the groups of workers that are gone, where no sandbox is left in them.
-pub(super) fn remove_of_dead() {
-    for entry in bases().flat_map(|base| fs::read_dir(base.join(PARENT))).flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(WORKER)).and_then(|pid| pid.parse().ok());
-        if pid.and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
-            let _ = fs::remove_dir(entry.path());
-        }
-    }
-}
-
-fn write(path: &Path, value: &str) -> Result<(), SandboxError> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(value.as_bytes()))
-        .map_err(SandboxError::io("set the limit in", path))
+    /// Controllers without a group, and why.
+    missing: Vec<(&'static str, String)>,
 }
 
 /// Files of a group and what is written to them.
@@ -192,31 +93,31 @@ impl Cgroups {
     /// Makes the groups of sandbox `id`, without limits: what can be done before anything is
     /// known of the sandbox. Controllers that this host lacks are left out.
     pub(super) fn make(id: &str) -> Self {
-        let mut groups = Self { groups: Vec::new() };
+        let mut groups = Self { groups: Vec::new(), missing: Vec::new() };
         for controller in CONTROLLERS {
             if let Err(error) = groups.add(controller, id) {
-                tracing::warn!(controller, %error, "running without this control group");
+                let why = worker::explain(&error);
+                tracing::warn!(controller, why, "this control group cannot be had");
+                groups.missing.push((controller, why));
             }
         }
         groups
     }
 
     fn add(&mut self, controller: &'static str, id: &str) -> Result<(), SandboxError> {
-        let (directory, v2) = match home(controller) {
-            Some(Home::V1(base)) => (worker_directory(&base, id).join(id), false),
-            Some(Home::V2(base)) => {
-                let worker = worker_directory(&base, id);
-                make_parents(&worker, &base, controller)?;
-                (worker.join(id), true)
-            }
+        let Some(home) = Home::of(controller) else {
             // version 2 counts CPU time in the cpu controller
-            None if controller == "cpuacct" => return Ok(()),
-            None => {
-                return Err(SandboxError::Request(format!("this host has no {controller} control group")));
+            if controller == "cpuacct" {
+                return Ok(());
             }
+            let reason =
+                format!("this host has no {controller} control group; mount it, or have it delegated");
+            return Err(SandboxError::Request(reason));
         };
+        worker::group(controller, home)?;
+        let directory = home.sandbox(id);
         make_group(&directory)?;
-        self.groups.push(Group { controller, directory, v2 });
+        self.groups.push(Group { controller, directory, v2: home.v2 });
         Ok(())
     }
 
@@ -232,7 +133,9 @@ impl Cgroups {
         ];
         for (controller, asked) in wanted {
             if asked && self.group(controller).is_none() {
-                let reason = format!("this host has no {controller} control group; limits need one");
+                let why = self.missing.iter().find(|(name, _)| *name == controller);
+                let why = why.map_or("it was not made", |(_, why)| why);
+                let reason = format!("the {controller} limit needs a control group: {why}");
                 return Err(SandboxError::Request(reason));
             }
         }
@@ -278,43 +181,53 @@ impl Cgroups {
     pub(super) fn find(id: &str) -> Self {
         let mut groups = Vec::new();
         for controller in CONTROLLERS {
-            let (base, v2) = match home(controller) {
-                Some(Home::V1(base)) => (base, false),
-                Some(Home::V2(base)) => (base, true),
-                None => continue,
-            };
-            let directory = worker_directory(&base, id).join(id);
+            let Some(home) = Home::of(controller) else { continue };
+            let directory = home.sandbox(id);
             if directory.exists() {
-                groups.push(Group { controller, directory, v2 });
+                groups.push(Group { controller, directory, v2: home.v2 });
             }
         }
-        Self { groups }
+        Self { groups, missing: Vec::new() }
     }
 
-    /// What the sandbox uses now; zeros for what this host does not count.
-    pub(super) fn usage(&self) -> Usage {
-        let read =
-            |group: &Group, file: &str| fs::read_to_string(group.directory.join(file)).unwrap_or_default();
-        let number = |group: &Group, file: &str| read(group, file).trim().parse().unwrap_or(0_u64);
-        let mut usage = Usage::default();
-        if let Some(group) = self.group("memory") {
-            let stats = read(group, "memory.stat");
-            let (file, cached, events) = if group.v2 {
-                let cached = stat(&stats, "active_file") + stat(&stats, "inactive_file");
-                ("memory.current", cached, read(group, "memory.events"))
-            } else {
-                let cached = stat(&stats, "total_active_file") + stat(&stats, "total_inactive_file");
-                ("memory.usage_in_bytes", cached, read(group, "memory.oom_control"))
-            };
-            usage.memory_bytes = number(group, file).saturating_sub(cached);
-            usage.oom_kills = stat(&events, "oom_kill");
-        }
-        if let Some(group) = self.group("cpuacct") {
-            usage.cpu = Duration::from_nanos(number(group, "cpuacct.usage"));
+    /// What the sandbox uses now; no CPU time where this host does not count it. `None` if it is
+    /// gone, or if this process cannot read it now (it may have no descriptor left).
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let read = |group: &Group, file: &str| fs::read_to_string(group.directory.join(file)).ok();
+        let number = |group: &Group, file: &str| read(group, file)?.trim().parse::<u64>().ok();
+        let group = self.group("memory")?;
+        let stats = read(group, "memory.stat")?;
+        let (file, prefix, events) = if group.v2 {
+            ("memory.current", "", "memory.events")
+        } else {
+            ("memory.usage_in_bytes", "total_", "memory.oom_control")
+        };
+        let cached = |kind: &str| stat(&stats, &format!("{prefix}{kind}_file"));
+        let memory_bytes = number(group, file)?.saturating_sub(cached("active") + cached("inactive"));
+        let events = read(group, events)?;
+        let kills = stat(&events, "oom_kill");
+        // both versions count kills of processes in this group, whatever was full
+        let was_full = match kills {
+            0 => false,
+            // counted by what was full only
+            _ if group.v2 => stat(&events, "oom") > 0,
+            _ => {
+                // Version 1 has the peak, file cache that made room later included: a sandbox may be
+                // taken for full that was so before. (Its count of what did not fit, failcnt, stays 0
+                // on Linux 6.18 where swap has a limit, too.) Memory is taken in batches of pages.
+                let limit = number(group, "memory.limit_in_bytes")?;
+                number(group, "memory.max_usage_in_bytes")? >= limit - limit / 64
+            }
+        };
+        let (oom_kills, oom_kills_above) = if was_full { (kills, 0) } else { (0, kills) };
+        let cpu = if let Some(group) = self.group("cpuacct") {
+            Duration::from_nanos(number(group, "cpuacct.usage")?)
         } else if let Some(group) = self.group("cpu") {
-            usage.cpu = Duration::from_micros(stat(&read(group, "cpu.stat"), "usage_usec"));
-        }
-        usage
+            Duration::from_micros(stat(&read(group, "cpu.stat")?, "usage_usec"))
+        } else {
+            Duration::ZERO
+        };
+        Some(Usage { memory_bytes, cpu, oom_kills, oom_kills_above })
     }
 
     /// The processes in the groups, as this host numbers them.
@@ -348,10 +261,6 @@ impl Cgroups {
     }
 }
 
-fn make_group(directory: &Path) -> Result<(), SandboxError> {
-    fs::create_dir_all(directory).map_err(SandboxError::io("make control group", directory))
-}
-
 fn listed(directory: &Path) -> Vec<Pid> {
     let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     listed.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw).collect()
@@ -361,5 +270,48 @@ fn kill_all(directory: &Path) {
     for pid in listed(directory) {
         // one that is gone already is as good
         let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// What a sandbox with this limit comes to when it wants 200 MiB.
+    fn hoard(id: &str, limit: u64) -> Usage {
+        let groups = Cgroups::make(id);
+        groups.limit(&Request { memory_bytes: Some(limit), ..Request::default() }).unwrap();
+        let door = groups.group("memory").unwrap().directory.join("cgroup.procs");
+        let script =
+            format!("echo $$ >{}; exec dd if=/dev/zero of=/dev/null bs=200M count=1", door.display());
+        let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert!(!status.success(), "{status}");
+        let usage = groups.usage().unwrap();
+        groups.clear();
+        assert_eq!(groups.usage(), None, "what cannot be read is not nothing");
+        usage
+    }
+
+    #[test]
+    fn privileged_a_kill_is_blamed_on_who_was_full() {
+        if !rustix::process::geteuid().is_root() || Home::of("memory").is_none() {
+            eprintln!("SKIPPED: needs root and a memory control group");
+            return;
+        }
+        worker::bound(96 << 20);
+        let own = hoard(&format!("{}-90", worker::name()), 32 << 20);
+        assert_eq!((own.oom_kills, own.oom_kills_above), (1, 0), "its own limit: {own:?}");
+        let above = hoard(&format!("{}-91", worker::name()), 512 << 20);
+        assert_eq!((above.oom_kills, above.oom_kills_above), (0, 1), "all sandboxes' limit: {above:?}");
+        worker::remove_own();
+    }
+
+    #[test]
+    fn a_limit_without_its_group_says_why() {
+        let groups = Cgroups { groups: Vec::new(), missing: vec![("memory", "it is read-only".into())] };
+        let wanted = Request { memory_bytes: Some(1 << 20), ..Request::default() };
+        let text = groups.limit(&wanted).unwrap_err().to_string();
+        assert_eq!(text, "the memory limit needs a control group: it is read-only");
     }
 }

@@ -15,15 +15,16 @@ mod running;
 mod spawn;
 mod sys;
 mod user;
+mod worker;
 
 pub use bundle::{Mount, MountKind, Network, PRIVATE_TMP_HOME, Request};
 pub use cgroup::Usage;
-pub(crate) use cgroup::bound_worker;
 pub use network::Bridge;
 pub use pool::{LOG_ADDRESS, Pool, PoolSettings, RUNTIME_API, Shell};
 pub use run::{Outcome, Settings, Signals, clear_orphans, run};
 pub use running::{Connector, FUNCTION_USER, Observer, Output, Prepared, Running};
 pub use user::Identity;
+pub(crate) use worker::bound as bound_worker;
 
 use std::io;
 use std::path::PathBuf;

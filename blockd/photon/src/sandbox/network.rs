@@ -8,7 +8,7 @@
 //! process, however they end, and with it every interface in it; the caller's own thread
 //! never changes its namespace.
 
-use super::{SandboxError, sys};
+use super::{SandboxError, sys, worker};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeSet;
@@ -229,7 +229,7 @@ impl NetworkNamespace {
         // names of interfaces have at most 15 bytes; one that is going may still have its name
         static NAMES: AtomicU32 = AtomicU32::new(0);
         let name = NAMES.fetch_add(1, Ordering::Relaxed) & 0xff_ffff;
-        let (worker, host_side) = (std::process::id(), format!("ln{:x}-{name:x}", std::process::id()));
+        let (worker, host_side) = (std::process::id(), format!("ln{}-{name:x}", worker::word()));
         let inside = format!(
             "link add {INTERFACE} type veth peer name {host_side} netns {worker}\n\
              addr add {}/{} dev {INTERFACE}\nlink set {INTERFACE} up\nroute add default via {}\n",

@@ -6,7 +6,7 @@
 //! Invariant: [`Place::clear`] undoes everything that [`Place::make`] and
 //! [`Place::mount_root`] did, in any state, and never crosses into a mounted file system.
 
-use super::SandboxError;
+use super::{SandboxError, worker};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
 use std::fs;
@@ -14,9 +14,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Sandbox ids begin with this, the worker's process id and a dash.
-const PREFIX: &str = "lantern-";
 
 /// Where the name `/tmp` leads in a sandbox whose processes have one each: to whatever
 /// directory the process that uses the name has open under this number.
@@ -50,7 +47,7 @@ impl Place {
     /// [`SandboxError::Io`] if the run directory cannot be written to.
     pub(super) fn make(run_dir: &Path) -> Result<Self, SandboxError> {
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{PREFIX}{}-{sequence}", std::process::id());
+        let id = format!("{}-{sequence}", worker::name());
         let directory = run_dir.join("sandboxes").join(&id);
         make_directory(&directory)?;
         make_directory(&run_dir.join("runtime"))?;

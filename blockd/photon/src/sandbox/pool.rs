@@ -8,10 +8,10 @@
 //! Invariants: a shell is used for one sandbox and never again; one that is dropped unused is
 //! cleared; an empty pool makes a start slower, never fail.
 
-use super::cgroup::{self, Cgroups};
+use super::cgroup::Cgroups;
 use super::network::{Bridge, NetworkNamespace, Number, Numbers};
 use super::place::Place;
-use super::{SandboxError, Settings};
+use super::{SandboxError, Settings, worker};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -290,7 +290,7 @@ impl Pool {
         // clearing shells blocks
         let cleared = tokio::task::spawn_blocking(move || {
             drop(ready);
-            cgroup::remove_own();
+            worker::remove_own();
         });
         let _ = cleared.await;
     }

@@ -1,9 +1,9 @@
 //! Running a sandbox in the foreground and clearing up after it, or after a dead worker.
 
 use super::bundle::{self, Request};
-use super::cgroup::{self, Cgroups};
+use super::cgroup::Cgroups;
 use super::place::Place;
-use super::{Identity, SandboxError, sys};
+use super::{Identity, SandboxError, sys, worker};
 use crate::image_config::ImageConfig;
 use crate::rootfs::RootFs;
 use std::ffi::OsString;
@@ -108,7 +108,7 @@ pub async fn run(
         tracing::warn!(sandbox = %place.id, %error, "the runtime could not delete the sandbox");
     }
     groups.clear();
-    cgroup::remove_own();
+    worker::remove_own();
     place.clear();
     outcome
 }
@@ -260,6 +260,6 @@ pub async fn clear_orphans(settings: &Settings) -> Result<Vec<String>, SandboxEr
         Place::of_orphan(id.clone(), entry.path()).clear();
         cleared.push(id);
     }
-    cgroup::remove_of_dead();
+    worker::remove_of_dead();
     Ok(cleared)
 }

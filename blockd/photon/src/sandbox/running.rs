@@ -375,9 +375,10 @@ impl Observer {
         self.find(inside).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
     }
 
-    /// What the sandbox uses by its control groups.
+    /// What the sandbox uses by its control groups. `None` if it is gone, or if they cannot be read
+    /// now.
     #[must_use]
-    pub fn usage(&self) -> Usage {
+    pub fn usage(&self) -> Option<Usage> {
         super::cgroup::Cgroups::find(&self.id).usage()
     }
 

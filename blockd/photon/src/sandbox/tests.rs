@@ -138,6 +138,7 @@ async fn privileged_signals_and_times() {
 async fn privileged_orphans_of_a_dead_worker_are_cleared() {
     let Some(fixture) = Fixture::new() else { return };
     let sandboxes = fixture.dir.path().join("run/sandboxes");
+    // an older version's name
     let dead = format!("lantern-{}-0", 0x3fff_fff0);
     std::fs::create_dir_all(sandboxes.join(&dead).join("root")).unwrap();
     let cleared = clear_orphans(&fixture.settings()).await.unwrap();

@@ -61,3 +61,17 @@ async fn privileged_memory_of_sandboxes_that_start_is_not_given_to_others_too() 
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
     world.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_who_is_killed_for_all_together_is_not_blamed() {
+    let Some(mut world) = World::with(4, |settings| settings.memory_bytes = 128 << 20) else { return };
+    world.function.memory_bytes = Some(512 << 20);
+    let reply = world.invoke("dd if=/dev/zero of=/dev/null bs=300M count=1; sleep 1; exit 1").await;
+    assert!(reply.function_error.is_some(), "{}", text(&reply));
+    let logged = |words: &str| {
+        let lines = world.dispatcher.logs(&world.function.key, 1 << 20);
+        lines.iter().any(|line| line.text.contains(words))
+    };
+    assert!(logged("this worker ran out of memory") && !logged("at its memory limit"));
+    world.shutdown().await;
+}
