@@ -15,6 +15,8 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -83,6 +85,28 @@ impl Bridge {
         Ipv4Addr::from(u32::from(self.address) & !host_bits | host)
     }
 
+    /// The right to give out the bridge's addresses, which one worker has at a time: each counts
+    /// its own, and two would give the same.
+    ///
+    /// # Errors
+    /// [`SandboxError`] if another worker has it.
+    pub(super) fn claim(&self) -> Result<Claim, SandboxError> {
+        // A socket's name without a file belongs to the network namespace, as the bridge does,
+        // whatever files, ids and directories workers in containers have apart; and the kernel
+        // takes it back however its owner ends.
+        let name = format!("lantern/bridge/{}", self.name);
+        let bound = UnixAddress::from_abstract_name(name).and_then(|name| UnixDatagram::bind_addr(&name));
+        match bound {
+            Ok(socket) => Ok(Claim { _name: socket }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(SandboxError::Request(format!(
+                "another worker of this host has sandboxes on bridge {}, and would give them the same addresses; \
+                 give this one a bridge and a network of its own with --bridge NAME=ADDRESS/PREFIX",
+                self.name
+            ))),
+            Err(error) => Err(SandboxError::io("claim the bridge", &self.name)(error)),
+        }
+    }
+
     /// Makes the bridge unless it is there. Blocks.
     ///
     /// # Errors
@@ -105,6 +129,12 @@ impl Bridge {
         }
         ip(&format!("link set {} up\n", self.name), None)
     }
+}
+
+/// See [`Bridge::claim`]; given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    _name: UnixDatagram,
 }
 
 /// Numbers of sandboxes on a bridge, by which they have their addresses. Cloning shares them.
@@ -271,6 +301,18 @@ mod tests {
         drop(second);
         assert_eq!(numbers.take(3).map(|number| number.value()), Some(1));
         assert_eq!((first.value(), third.value()), (0, 2));
+    }
+
+    #[test]
+    fn a_bridge_has_one_worker() {
+        let bridge =
+            |name: &str| Bridge { name: format!("{name}{}", std::process::id()), ..Bridge::default() };
+        let first = bridge("a").claim().unwrap();
+        let _another_bridge = bridge("b").claim().unwrap();
+        let refused = bridge("a").claim().unwrap_err().to_string();
+        assert!(refused.contains("--bridge NAME=ADDRESS/PREFIX"), "{refused}");
+        drop(first);
+        assert!(bridge("a").claim().is_ok());
     }
 
     #[test]

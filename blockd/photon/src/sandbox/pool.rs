@@ -9,13 +9,13 @@
 //! cleared; an empty pool makes a start slower, never fail.
 
 use super::cgroup::Cgroups;
-use super::network::{Bridge, NetworkNamespace, Number, Numbers};
+use super::network::{Bridge, Claim, NetworkNamespace, Number, Numbers};
 use super::place::Place;
 use super::{SandboxError, Settings, worker};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -120,7 +120,8 @@ struct Shared {
     run_dir: PathBuf,
     ready: Mutex<Ready>,
     numbers: Numbers,
-    bridge_made: AtomicBool,
+    /// The right to the bridge, once the first sandbox needed it.
+    claim: Mutex<Option<Claim>>,
     wanted: Notify,
     closing: watch::Sender<bool>,
     from_pool: AtomicU64,
@@ -146,10 +147,7 @@ impl Shared {
             return Shell::make(&self.run_dir, None);
         }
         let bridge = &self.settings.bridge;
-        if !self.bridge_made.load(Ordering::Acquire) {
-            bridge.ensure()?;
-            self.bridge_made.store(true, Ordering::Release);
-        }
+        self.claim(bridge)?;
         let number = self.numbers.take(bridge.hosts()).ok_or_else(|| {
             SandboxError::Request(format!(
                 "all {} addresses of bridge {} are in use; give it a larger network with --bridge",
@@ -158,6 +156,18 @@ impl Shared {
             ))
         })?;
         Shell::make(&self.run_dir, Some((bridge, number)))
+    }
+
+    /// Takes the right to the bridge and makes it, unless that was done. Blocks.
+    fn claim(&self, bridge: &Bridge) -> Result<(), SandboxError> {
+        // taken whole, after the bridge is there
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if claim.is_none() {
+            let taken = bridge.claim()?;
+            bridge.ensure()?;
+            *claim = Some(taken);
+        }
+        Ok(())
     }
 
     /// Whether a shell of either kind is missing, and of which.
@@ -226,7 +236,7 @@ impl Pool {
             run_dir: sandbox.run_dir.clone(),
             ready: Mutex::default(),
             numbers: Numbers::default(),
-            bridge_made: AtomicBool::new(false),
+            claim: Mutex::default(),
             wanted: Notify::new(),
             closing: watch::Sender::new(false),
             from_pool: AtomicU64::new(0),
@@ -293,5 +303,7 @@ impl Pool {
             worker::remove_own();
         });
         let _ = cleared.await;
+        // last of all: no address of ours is in use any more
+        drop(self.shared.claim.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

@@ -145,3 +145,22 @@ async fn privileged_orphans_of_a_dead_worker_are_cleared() {
     assert_eq!(cleared, vec![dead.clone()]);
     assert!(!sandboxes.join(dead).exists());
 }
+
+#[tokio::test]
+async fn privileged_one_worker_gives_out_a_bridges_addresses() {
+    let Some(fixture) = Fixture::new() else { return };
+    let name = format!("lt{}", std::process::id());
+    let bridge = Bridge { name: name.clone(), address: [100, 127, 255, 1].into(), prefix: 24 };
+    let start =
+        || Pool::start(PoolSettings { plain: 0, bridged: 0, bridge: bridge.clone() }, &fixture.settings());
+    let (first, second) = (start(), start());
+    let shell = first.take(true).await.unwrap();
+    let refused = second.take(true).await.unwrap_err().to_string();
+    assert!(refused.contains("another worker") && refused.contains("--bridge"), "{refused}");
+    assert!(second.take(false).await.is_ok(), "without an interface nothing is shared");
+    drop(shell);
+    first.shutdown().await;
+    assert!(second.take(true).await.is_ok(), "the first has given it back");
+    second.shutdown().await;
+    assert!(Command::new("ip").args(["link", "delete", &name]).status().unwrap().success());
+}
