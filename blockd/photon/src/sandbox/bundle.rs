@@ -6,6 +6,8 @@
 
 use super::{Identity, SandboxError};
 use crate::image_config::ImageConfig;
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +38,9 @@ const OOM_SCORE: i32 = 500;
 
 /// Open files per process at most; enough for servers, and bounded.
 const MOST_OPEN_FILES: u64 = 65_536;
+
+/// No limit, as the runtime specification writes it.
+const UNLIMITED: u64 = u64::MAX;
 
 /// Environment of images that set none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -225,10 +230,29 @@ fn mounts(request: &Request) -> Vec<Value> {
     mounts
 }
 
-/// Open files per process: what this worker itself may have, up to 65,536.
-fn open_files() -> u64 {
-    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-    own.unwrap_or(MOST_OPEN_FILES).min(MOST_OPEN_FILES)
+/// Limits of each process. The kernel counts some of what it limits for all processes of a user
+/// together, and most sandboxes are one user: whatever the limit, one sandbox could use up what all
+/// have. Where something else bounds the sandbox alone, there is no such limit, or the highest
+/// that this worker may set:
+/// - processes and threads: its control group, which is in force where it was asked for;
+/// - bytes in POSIX queues: its IPC namespace has at most 256 queues of 10 messages of 8 KiB
+///   (fs.mqueue), whose memory is its own.
+///
+/// Pending signals stay at what this worker has. Nothing else bounds their number but memory, and
+/// the kernel searches their list with interrupts off.
+fn limits(request: &Request) -> Vec<Value> {
+    let own = |resource| getrlimit(resource).maximum.unwrap_or(UNLIMITED);
+    let capabilities = rustix::thread::capabilities(None);
+    let may_raise = capabilities.is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_RESOURCE));
+    let raised = |resource| if may_raise { UNLIMITED } else { own(resource) };
+    let mut limits = vec![
+        ("RLIMIT_NOFILE", own(Resource::Nofile).min(MOST_OPEN_FILES)),
+        ("RLIMIT_MSGQUEUE", raised(Resource::Msgqueue)),
+    ];
+    if request.pids.is_some() {
+        limits.push(("RLIMIT_NPROC", raised(Resource::Nproc)));
+    }
+    limits.into_iter().map(|(name, most)| json!({"type": name, "hard": most, "soft": most})).collect()
 }
 
 /// The runtime specification of a sandbox on `root`.
@@ -282,7 +306,7 @@ pub(super) fn spec(
             "capabilities": {
                 "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
             },
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": open_files(), "soft": open_files()}],
+            "rlimits": limits(request),
             "noNewPrivileges": true,
             // where the host itself runs out of memory, sandboxes go before the worker
             "oomScoreAdj": OOM_SCORE,
@@ -320,6 +344,20 @@ mod tests {
             spec["process"]["env"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert!(env.contains(&"A=3") && env.contains(&"B=2") && !env.contains(&"A=1"));
         assert!(env.iter().any(|pair| pair.starts_with("PATH=")));
+    }
+
+    #[test]
+    fn what_a_user_has_in_all_sandboxes_is_as_much_as_can_be() {
+        let limits = |pids| {
+            let limits = limits(&Request { pids, ..Request::default() });
+            let pair =
+                |one: &Value| (one["type"].as_str().unwrap().to_string(), one["hard"].as_u64().unwrap());
+            limits.iter().map(pair).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let own = |resource| getrlimit(resource).maximum.unwrap_or(UNLIMITED);
+        assert!(limits(Some(64))["RLIMIT_NPROC"] >= own(Resource::Nproc));
+        assert!(limits(Some(64))["RLIMIT_MSGQUEUE"] >= own(Resource::Msgqueue));
+        assert_eq!(limits(None).get("RLIMIT_NPROC"), None, "nothing else is sure to bound it");
     }
 
     #[test]

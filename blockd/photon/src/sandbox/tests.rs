@@ -112,6 +112,14 @@ async fn privileged_mounts_and_limits() {
     let limited = Request { pids: Some(4), ..Request::default() };
     let script = "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done 2>/dev/null; wait";
     assert_ne!(fixture.sh(script, limited, false).await.exit_code, 0);
+    // what the kernel counts for the user, whose sandboxes are many
+    let limited = Request { pids: Some(64), ..Request::default() };
+    let own = rustix::thread::capabilities(None).unwrap().effective;
+    let may_raise = own.contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
+    let most = if may_raise { "unlimited *unlimited" } else { "[1-9u]" };
+    let script =
+        ["processes", "msgqueue size"].map(|what| format!("grep -q 'Max {what} *{most}' /proc/self/limits"));
+    assert_eq!(fixture.sh(&script.join(" && "), limited, false).await.exit_code, 0);
 }
 
 #[tokio::test]
