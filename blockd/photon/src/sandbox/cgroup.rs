@@ -246,7 +246,7 @@ impl Cgroups {
     pub(super) fn clear(&self) {
         let deadline = Instant::now() + KILL_DEADLINE;
         for directory in self.directories() {
-            while let Err(error) = fs::remove_dir(directory) {
+            while let Err(error) = remove(directory) {
                 if error.kind() == io::ErrorKind::NotFound {
                     break;
                 }
@@ -261,9 +261,23 @@ impl Cgroups {
     }
 }
 
+/// The groups below one; runtimes other than crun put the sandbox's processes there.
+fn below(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+/// Removes a group and those below it, all of them empty.
+fn remove(directory: &Path) -> io::Result<()> {
+    below(directory).try_for_each(|child| remove(&child))?;
+    fs::remove_dir(directory)
+}
+
+/// The processes in a group and those below it.
 fn listed(directory: &Path) -> Vec<Pid> {
     let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    listed.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw).collect()
+    let own = listed.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw);
+    own.chain(below(directory).flat_map(|child| self::listed(&child))).collect()
 }
 
 fn kill_all(directory: &Path) {

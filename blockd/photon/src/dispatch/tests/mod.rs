@@ -6,6 +6,7 @@ mod hostile;
 mod memory;
 mod prepared;
 mod python;
+mod runc;
 mod serving;
 
 use super::*;
