@@ -8,17 +8,16 @@
 //! bounded.
 
 use crate::invocation::error_json;
-use crate::runtime_api::{Answer, Slots, Task};
-use crate::sandbox::Running;
+use crate::runtime_api::{Answer, Bodies, Slots, Task};
+use crate::sandbox::{Connector, Running};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 /// How long a connection to the sandbox may take: it is on this host's loopback.
@@ -29,35 +28,26 @@ const READY_PAUSE: Duration = Duration::from_millis(20);
 const MOST_ERROR_BYTES: usize = 16 * 1024;
 
 /// How the sandbox's server is reached.
+#[derive(Debug)]
 pub struct Target {
-    /// Connects to its port from inside its network namespace; blocks.
-    connect: Box<dyn Fn() -> io::Result<std::net::TcpStream> + Send + Sync>,
+    connector: Connector,
+    port: u16,
     /// Largest answer in bytes.
     most_response_bytes: usize,
-}
-
-impl std::fmt::Debug for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Target").field("most_response_bytes", &self.most_response_bytes).finish()
-    }
+    bodies: Bodies,
 }
 
 type Connection = SendRequest<Full<Bytes>>;
 
 impl Target {
-    /// The server at `port` of the sandbox.
+    /// The server at `port` of the sandbox; its answers are read into `bodies`.
     #[must_use]
-    pub fn new(running: &Running, port: u16, most_response_bytes: usize) -> Arc<Self> {
-        let connector = running.connector();
-        let connect = Box::new(move || connector.connect(port, CONNECT_PATIENCE));
-        Arc::new(Self { connect, most_response_bytes })
+    pub fn new(running: &Running, port: u16, most_response_bytes: usize, bodies: Bodies) -> Arc<Self> {
+        Arc::new(Self { connector: running.connector(), port, most_response_bytes, bodies })
     }
 
     async fn open(self: &Arc<Self>) -> io::Result<Connection> {
-        let target = Arc::clone(self);
-        let stream =
-            tokio::task::spawn_blocking(move || (target.connect)()).await.map_err(io::Error::other)??;
-        let stream = TcpStream::from_std(stream)?;
+        let stream = self.connector.connect(self.port, CONNECT_PATIENCE).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(async move {
@@ -139,7 +129,8 @@ impl Target {
         let request = request.body(Full::new(invocation.payload.clone()))?;
         let answer = connection.send_request(request).await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = Limited::new(answer.into_body(), self.most_response_bytes).collect().await?.to_bytes();
+        let read = self.bodies.read(&mut answer.into_body(), self.most_response_bytes).await?;
+        let body = read.payload;
         if status.is_success() {
             let content_type = headers.get(hyper::header::CONTENT_TYPE);
             let content_type = content_type.and_then(|value| value.to_str().ok()).map(String::from);

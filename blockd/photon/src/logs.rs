@@ -1,7 +1,8 @@
 //! What functions print: by invocation, in memory, bounded.
 //!
 //! Invariants: a function's lines take at most 1 MiB, an invocation's tail at most
-//! [`TAIL_BYTES`]; the oldest go first; a line never belongs to two invocations.
+//! [`TAIL_BYTES`]; the oldest go first; a line never belongs to two invocations; a sandbox that
+//! prints faster than its [`Pace`] waits, and costs the others nothing.
 
 use crate::invocation::{LogLine, RequestId};
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Bytes of lines kept for one function.
 const MOST_BYTES: usize = 1 << 20;
@@ -20,6 +22,39 @@ pub const TAIL_BYTES: usize = 4096;
 const MOST_LINE_BYTES: usize = 256 * 1024;
 /// What a line costs besides its text, about.
 const LINE_OVERHEAD: usize = 128;
+
+/// What a sandbox may print in a second, each line with [`LINE_OVERHEAD`]; that of one second may
+/// come at once.
+const PACE_BYTES: u32 = 4 << 20;
+const BURST: Duration = Duration::from_secs(1);
+/// So much is read without a look at the pace, or at what else there is to do.
+const UNPACED_BYTES: usize = 16 << 10;
+
+/// How fast one sandbox's output is read, over all of its streams. What is not read fills the
+/// kernel's buffers, and then whoever writes waits.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// When all that was read would have been, at an even pace.
+    paid_until: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// Pays for what was read, with a wait where that was too much; others run in any case.
+    async fn pay(&self, bytes: usize) {
+        let cost = BURST.mul_f64(bytes as f64 / f64::from(PACE_BYTES));
+        let now = Instant::now();
+        let ahead = {
+            let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let until = paid_until.unwrap_or(now).max(now) + cost;
+            *paid_until = Some(until);
+            until - now
+        };
+        match ahead.checked_sub(BURST) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => tokio::task::yield_now().await,
+        }
+    }
+}
 
 /// The lines of one function, newest last.
 #[derive(Debug, Default)]
@@ -150,10 +185,12 @@ impl InvocationLog {
     }
 }
 
-/// Reads lines until the end; bytes that are not UTF-8 are replaced, long lines cut.
-pub async fn read_lines(from: impl AsyncRead + Unpin, mut line: impl FnMut(String)) {
+/// Reads lines until the end, at the sandbox's pace; bytes that are not UTF-8 are replaced, long
+/// lines cut.
+pub async fn read_lines(from: impl AsyncRead + Unpin, pace: Arc<Pace>, mut line: impl FnMut(String)) {
     let mut from = BufReader::new(from);
     let mut kept: Vec<u8> = Vec::new();
+    let mut unpaid = 0;
     while let Ok(read) = from.fill_buf().await
         && !read.is_empty()
     {
@@ -165,11 +202,18 @@ pub async fn read_lines(from: impl AsyncRead + Unpin, mut line: impl FnMut(Strin
         if whole || kept.len() >= MOST_LINE_BYTES {
             line(String::from_utf8_lossy(&kept).trim_end_matches('\r').to_string());
             kept.clear();
+            unpaid += LINE_OVERHEAD;
+        }
+        unpaid += taken;
+        if unpaid >= UNPACED_BYTES {
+            pace.pay(std::mem::take(&mut unpaid)).await;
         }
     }
     if !kept.is_empty() {
         line(String::from_utf8_lossy(&kept).into_owned());
     }
+    // many short connections are as much work as a long one
+    pace.pay(unpaid + LINE_OVERHEAD).await;
 }
 
 #[cfg(test)]
@@ -202,9 +246,29 @@ mod tests {
         let mut lines = Vec::new();
         let mut input = b"one\r\n\nt\xffo\n".to_vec();
         input.extend(vec![b'y'; MOST_LINE_BYTES + 5]);
-        read_lines(&input[..], |line| lines.push(line)).await;
+        read_lines(&input[..], Arc::default(), |line| lines.push(line)).await;
         assert_eq!(&lines[..3], ["one", "", "t\u{fffd}o"]);
         assert_eq!((lines[3].len(), lines[4].as_str()), (MOST_LINE_BYTES, "yyyyy"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_prints_without_end_lets_others_run_and_is_slowed() {
+        let (pace, lines) = (Arc::<Pace>::default(), AtomicUsize::new(0));
+        let count = || lines.load(Ordering::Relaxed);
+        let endless = || {
+            read_lines(tokio::io::repeat(b'\n'), Arc::clone(&pace), |_| {
+                lines.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        let mut one = Box::pin(endless());
+        assert!(futures_util::poll!(&mut one).is_pending());
+        assert!((1..=UNPACED_BYTES).contains(&count()), "{} lines before others had a turn", count());
+        drop(one);
+        // as fast as it may however many streams it has
+        let ten = futures_util::future::join_all((0..10).map(|_| endless()));
+        let _ = tokio::time::timeout(Duration::from_secs(2), ten).await;
+        let most = 3 * PACE_BYTES as usize / LINE_OVERHEAD + 11 * UNPACED_BYTES / LINE_OVERHEAD;
+        assert!((most / 2..most).contains(&count()), "{} lines in two seconds, of {most}", count());
     }
 
     #[tokio::test(start_paused = true)]

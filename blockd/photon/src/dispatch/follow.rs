@@ -168,7 +168,14 @@ pub(super) fn stop_for_memory(group: &Arc<Group>, slots: &Arc<Slots>, id: &Reque
 /// Stops one invocation, with its sandbox if need be.
 fn stop(group: &Arc<Group>, slots: &Arc<Slots>, id: &RequestId, why: &str) {
     match slots.expire(id) {
-        Stop::Process(process) => group.kill_process(slots.sandbox(), process),
+        Stop::Process(process) => {
+            let id = id.clone();
+            tokio::spawn(async move {
+                if !process.process().await.is_some_and(|process| process.kill()) {
+                    tracing::debug!(%id, "a photon to be stopped was gone already");
+                }
+            });
+        }
         Stop::Done | Stop::Gone => {}
         Stop::Sandbox => group.quarantine(slots.sandbox(), why),
     }

@@ -379,17 +379,6 @@ impl Group {
             .store(u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Kills one process of a sandbox.
-    pub(super) fn kill_process(&self, sandbox: &str, process: i32) {
-        let Some(observer) = self.find(sandbox).and_then(|handle| handle.observer()) else { return };
-        // finding it reads one file for each process of the sandbox
-        tokio::task::spawn_blocking(move || {
-            if !observer.kill(process) {
-                tracing::debug!(process, "a photon to be stopped was gone already");
-            }
-        });
-    }
-
     /// Lets a sandbox take nothing more, because something in it cannot be stopped alone.
     pub(super) fn quarantine(self: &Arc<Self>, sandbox: &str, why: &str) {
         let Some(handle) = self.find(sandbox) else { return };

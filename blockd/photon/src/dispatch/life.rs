@@ -17,7 +17,7 @@ use crate::http_mode;
 use crate::image_config::ImageConfig;
 use crate::invocation::error_json;
 use crate::launch;
-use crate::logs::read_lines;
+use crate::logs::{Pace, read_lines};
 use crate::rootfs::RootFs;
 use crate::runtime_api::store::{SharedStore, StoreLimits, router};
 use crate::runtime_api::{Api, ApiSettings, Initialisation, OnFree, Slots};
@@ -228,6 +228,24 @@ async fn start_prepared(
     started.inspect_err(|error| tracing::debug!(%error, "a prepared sandbox is of no use")).ok()
 }
 
+/// Serves all slots of a sandbox that serves HTTP, from when it is ready.
+async fn serve_http(
+    target: Arc<http_mode::Target>,
+    api: Arc<Api>,
+    handle: Arc<Handle>,
+    path: Option<String>,
+) {
+    target.ready(path.as_deref()).await;
+    let slot = |_| Arc::clone(&target).serve_slot(Arc::clone(&handle.slots));
+    let mut calls: JoinSet<()> = (0..handle.told).map(slot).collect();
+    // whoever hears that it is up counts on a call to wait at once
+    while !handle.slots.listens(Duration::MAX) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    api.initialised();
+    while calls.join_next().await.is_some() {}
+}
+
 /// Launches the sandbox and serves it to its end.
 async fn serve(
     shared: &Arc<Shared>,
@@ -249,18 +267,16 @@ async fn serve(
     };
     handle.launched(running.observer());
     api.launched(running.observer());
-    read_output(group, handle, output, &mut tasks);
+    read_output(group, handle, api.log_pace(), output, &mut tasks);
     if let Runtime::Http { port, ready_path } = &function.runtime {
-        let target = http_mode::Target::new(&running, *port, shared.settings.most_response_bytes);
-        let (api, slots, path) = (Arc::clone(&api), Arc::clone(&handle.slots), ready_path.clone());
-        let most = handle.told;
-        tasks.spawn(async move {
-            target.ready(path.as_deref()).await;
-            api.initialised();
-            let mut slots: JoinSet<()> =
-                (0..most).map(|_| Arc::clone(&target).serve_slot(Arc::clone(&slots))).collect();
-            while slots.join_next().await.is_some() {}
-        });
+        let target = http_mode::Target::new(
+            &running,
+            *port,
+            shared.settings.most_response_bytes,
+            api.bodies().clone(),
+        );
+        let (api, handle) = (Arc::clone(&api), Arc::clone(handle));
+        tasks.spawn(serve_http(target, api, handle, ready_path.clone()));
     }
     let came_up = initialised(&running, api.initialisation(), shared.settings.init_timeout, handle).await;
     let outcome = match came_up {
@@ -332,6 +348,7 @@ fn listen(
         most_response_bytes: shared.settings.most_response_bytes,
         most_connections: 2 * function.max_concurrency + SPARE_CONNECTIONS,
         function_arn: function.arn.clone(),
+        room: shared.room.clone(),
     };
     let api = Api::new(Arc::clone(handle.id()), Arc::clone(&handle.slots), settings);
     let Some((requests, logs)) = listeners else {
@@ -347,15 +364,23 @@ fn listen(
 }
 
 /// Reads what the processes print outside of the log connections.
-fn read_output(group: &Arc<Group>, handle: &Arc<Handle>, output: Output, tasks: &mut JoinSet<()>) {
+fn read_output(
+    group: &Arc<Group>,
+    handle: &Arc<Handle>,
+    pace: &Arc<Pace>,
+    output: Output,
+    tasks: &mut JoinSet<()>,
+) {
     let line = |group: Arc<Group>, handle: Arc<Handle>| {
         move |text: String| match handle.slots.log_for_line(&text) {
             Some(log) => log.add(handle.id(), text),
             None => group.entry().log.add(handle.id(), None, text),
         }
     };
-    tasks.spawn(read_lines(output.stdout, line(Arc::clone(group), Arc::clone(handle))));
-    tasks.spawn(read_lines(output.stderr, line(Arc::clone(group), Arc::clone(handle))));
+    let (out, err) =
+        (line(Arc::clone(group), Arc::clone(handle)), line(Arc::clone(group), Arc::clone(handle)));
+    tasks.spawn(read_lines(output.stdout, Arc::clone(pace), out));
+    tasks.spawn(read_lines(output.stderr, Arc::clone(pace), err));
 }
 
 /// Waits for the runtime's first `next`.

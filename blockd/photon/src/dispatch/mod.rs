@@ -25,6 +25,7 @@ use crate::launch::LaunchSettings;
 use crate::logs::FunctionLog;
 use crate::policy::keepalive::{FixedKeepAlive, KeepAlive};
 use crate::rootfs::RootFsSource;
+use crate::runtime_api::WorkerRoom;
 use crate::sandbox::{self, Pool, PoolSettings};
 use async_trait::async_trait;
 use group::Group;
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     saturated: AtomicBool,
     /// The profile of system calls as the runtime compiled it for the first sandbox.
     seccomp_bpf: OnceLock<String>,
+    /// Room for what sandboxes send.
+    room: WorkerRoom,
     /// Told whenever a start or a sandbox has ended: somebody may wait for its place.
     freed: Arc<Notify>,
     closing: AtomicBool,
@@ -201,8 +204,10 @@ impl Dispatcher {
         sandbox::bound_worker(settings.memory_bytes.saturating_add(settings.memory_bytes / 8));
         let pool = Pool::start(settings.pool.clone(), &settings.sandbox);
         let keep_alive = Box::new(FixedKeepAlive::new(settings.keep_alive));
+        let room = WorkerRoom::new(settings.most_response_bytes);
         let shared = Arc::new(Shared {
             settings,
+            room,
             source,
             pool,
             entries: Mutex::default(),

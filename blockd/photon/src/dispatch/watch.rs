@@ -10,7 +10,7 @@ use super::handle::Handle;
 use crate::invocation::RequestId;
 use crate::launch::memory_limit;
 use crate::policy::keepalive::{IdleSandbox, evict};
-use crate::sandbox::{Observer, Usage};
+use crate::sandbox::{Observer, Process, Usage};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -164,12 +164,19 @@ fn relieve(group: &Arc<Group>, handle: &Arc<Handle>) {
     if !handle.may_relieve(Instant::now()) {
         return;
     }
-    let Some(observer) = handle.observer() else { return };
     let (group, slots) = (Arc::clone(group), Arc::clone(&handle.slots));
-    tokio::task::spawn_blocking(move || {
-        let private = |process: i32| observer.find(process).and_then(Observer::private_bytes).unwrap_or(0);
-        let greediest: Option<(u64, RequestId)> =
-            photons.into_iter().map(|(process, id)| (private(process), id)).max_by_key(|(bytes, _)| *bytes);
+    tokio::spawn(async move {
+        let mut processes = Vec::new();
+        for (process, id) in photons {
+            processes.push((process.process().await, id));
+        }
+        // the kernel adds up each one's mappings for this
+        let greediest = tokio::task::spawn_blocking(|| {
+            let size = |process: Option<Arc<Process>>| process.and_then(|process| process.private_bytes());
+            let sizes = processes.into_iter().map(|(process, id)| (size(process).unwrap_or(0), id));
+            sizes.max_by_key(|(bytes, _): &(u64, RequestId)| *bytes)
+        });
+        let greediest = greediest.await.ok().flatten();
         if let Some((bytes, id)) = greediest {
             let why = format!("it had {} MiB of its own when its sandbox was nearly full", bytes >> 20);
             super::follow::stop_for_memory(&group, &slots, &id, &why);

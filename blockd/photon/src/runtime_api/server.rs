@@ -2,21 +2,22 @@
 //!
 //! Whoever connects is inside the sandbox, and everything they send may be hostile.
 //!
-//! Invariants: connections, headers and bodies are bounded, each and all together; a body is read
-//! only under an id that is in flight here, or before the first invocation; what one sandbox
-//! does costs no other sandbox anything.
+//! Invariants: connections, headers and bodies are bounded, each, all of a sandbox and all of the
+//! worker; a body is read only while its id is in flight here, or before the first invocation; what
+//! one sandbox does leaves every other its own room.
 
-use super::slots::{Answer, AnswerError, Slots, Task};
-use crate::invocation::error_json;
-use crate::logs::read_lines;
-use crate::sandbox::Observer;
+use super::body::{Bodies, BodyError, Read};
+use super::room::{Place, Room, WorkerRoom};
+use super::slots::{Answer, AnswerError, Slots, Task, Underway};
+use crate::invocation::{RequestId, error_json};
+use crate::logs::{Pace, read_lines};
+use crate::sandbox::{Named, Observer, Processes};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::BytesMut;
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
 /// Header by which a runtime says that a process of this id takes the invocation and that
 /// ending the process ends just that invocation.
@@ -33,13 +34,6 @@ const PROCESS_HEADER: &str = "lantern-photon-pid";
 /// How long a header may take to come, counted from the answer before it: a connection is silent
 /// for as long as its invocation runs, which is 15 minutes at most.
 const HEADER_PATIENCE: Duration = Duration::from_secs(1000);
-/// Bodies that are being read may hold so many times the largest answer, all together.
-const BODIES_AT_ONCE: usize = 16;
-/// Room for bodies is given out in portions of this many bytes.
-const PORTION_BYTES: usize = 64 << 10;
-const TOO_MANY_BODIES: &str = "this sandbox sends too many large bodies at once; send fewer";
-/// How long a body waits for room that others hold.
-const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// Largest report of a failed start: what its callers are told.
 const MOST_INIT_ERROR_BYTES: usize = 256 << 10;
 /// Most bytes that are read of a body beyond what is allowed, only to be thrown away.
@@ -61,6 +55,8 @@ pub struct ApiSettings {
     pub most_connections: usize,
     /// ARN told to runtimes.
     pub function_arn: String,
+    /// What it shares with other sandboxes.
+    pub room: WorkerRoom,
 }
 
 /// Whether a sandbox's runtime came up.
@@ -81,16 +77,21 @@ pub struct Api {
     slots: Arc<Slots>,
     settings: ApiSettings,
     initialised: watch::Sender<Initialisation>,
-    observer: OnceLock<Observer>,
-    /// Room for bodies that are being read, in portions.
-    room: Arc<Semaphore>,
+    processes: Arc<OnceLock<Processes>>,
+    bodies: Bodies,
+    log_pace: Arc<Pace>,
 }
+
+/// An invocation, and the process of its own that took it.
+type Given = Option<(Arc<Named>, RequestId)>;
 
 /// What is known of one connection.
 #[derive(Debug, Clone, Default)]
 struct Connection {
+    /// The process that it said to be of.
+    process: Arc<OnceLock<Arc<Named>>>,
     /// The invocation that was last given to it, if a process of its own took it.
-    given: Arc<Mutex<Option<(i32, crate::invocation::RequestId)>>>,
+    given: Arc<Mutex<Given>>,
 }
 
 type Shared = State<(Arc<Api>, Connection)>;
@@ -102,17 +103,13 @@ fn failed(status: StatusCode, kind: &str, message: &str) -> Response {
 fn refused(error: AnswerError) -> Response {
     match error {
         AnswerError::Late => failed(StatusCode::GONE, "InvocationExpired", &error.to_string()),
+        AnswerError::Underway => failed(StatusCode::CONFLICT, "AnswerUnderway", &error.to_string()),
         AnswerError::Unknown => failed(StatusCode::BAD_REQUEST, "InvalidRequestID", &error.to_string()),
     }
 }
 
 fn accepted() -> Response {
     (StatusCode::ACCEPTED, axum::Json(json!({"status": "OK"}))).into_response()
-}
-
-fn too_large(limit: usize) -> Response {
-    let message = format!("the body is larger than the {limit} bytes allowed");
-    failed(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &message)
 }
 
 /// The invocation as `next` answers it.
@@ -137,6 +134,12 @@ fn to_response(task: &Task, arn: &str) -> Response {
 }
 
 async fn next(State((api, connection)): Shared, headers: HeaderMap) -> Response {
+    let named = headers.get(PROCESS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let named = named.filter(|pid: &i32| *pid > 1);
+    let process = named.map(|pid| {
+        // a connection belongs to one process, which is looked up once at most
+        Arc::clone(connection.process.get_or_init(|| Named::new(pid, Arc::clone(&api.processes))))
+    });
     api.initialised.send_if_modified(|state| {
         let first = *state == Initialisation::Pending;
         if first {
@@ -144,9 +147,7 @@ async fn next(State((api, connection)): Shared, headers: HeaderMap) -> Response 
         }
         first
     });
-    let process = headers.get(PROCESS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let process = process.filter(|pid: &i32| *pid > 1);
-    let Some(delivery) = api.slots.next(process, None).await else {
+    let Some(delivery) = api.slots.next(process.clone(), None).await else {
         return failed(StatusCode::GONE, "SandboxEnded", "this sandbox has ended");
     };
     let task = delivery.take();
@@ -171,102 +172,105 @@ pub(super) async fn discard(mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_PATIENCE, rest).await;
 }
 
-/// A body, the error that its trailers report, if any, and the room it holds.
-struct Read {
-    payload: Bytes,
-    trailing_error: Option<String>,
-    _room: Option<OwnedSemaphorePermit>,
+/// Refuses a body that was not read.
+async fn refuse(error: BodyError, body: Body) -> Response {
+    let (status, kind) = match error {
+        BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+        BodyError::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "TooManyBodies"),
+        BodyError::BrokeOff => (StatusCode::BAD_REQUEST, "BadBody"),
+    };
+    if matches!(error, BodyError::TooLarge(_)) {
+        discard(body).await;
+    }
+    failed(status, kind, &error.to_string())
 }
 
-/// Reads a body, which may come in pieces for as long as its invocation runs.
-async fn read(request: Request<Body>, limit: usize, room: &Arc<Semaphore>) -> Result<Read, Response> {
+/// Why the answer to an invocation was not read.
+enum Unread {
+    Body(BodyError, Body),
+    /// The invocation ended meanwhile.
+    Over(Body),
+}
+
+/// Reads an answer, which may come in pieces for as long as its invocation runs.
+async fn read_answer(api: &Api, answer: &mut Underway, request: Request<Body>) -> Result<Read, Unread> {
     let mut body = request.into_body();
-    let (mut payload, mut portions, mut held) = (BytesMut::new(), 0, None);
-    let mut trailing_error = None;
-    while let Some(frame) = body.frame().await {
-        let frame = match frame.map(hyper::body::Frame::into_data) {
-            Ok(Ok(data)) if payload.len() + data.len() > limit => {
-                // what was read is not needed any more
-                drop((data, payload, held));
-                discard(body).await;
-                return Err(too_large(limit));
-            }
-            Ok(Ok(data)) => {
-                let needed = (payload.len() + data.len()).div_ceil(PORTION_BYTES);
-                let more = u32::try_from(needed - portions).unwrap_or(u32::MAX);
-                let more = tokio::time::timeout(ROOM_PATIENCE, Arc::clone(room).acquire_many_owned(more));
-                let Ok(Ok(more)) = more.await else {
-                    return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "TooManyBodies", TOO_MANY_BODIES));
-                };
-                portions = needed;
-                match &mut held {
-                    Some(held) => OwnedSemaphorePermit::merge(held, more),
-                    None => held = Some(more),
-                }
-                payload.extend_from_slice(&data);
-                continue;
-            }
-            Ok(Err(frame)) => frame,
-            Err(_) => return Err(failed(StatusCode::BAD_REQUEST, "BadBody", "the body broke off")),
-        };
-        // a streamed response that fails half way says so behind it
-        let kind = frame.trailers_ref().and_then(|all| all.get("lambda-runtime-function-error-type"));
-        trailing_error = kind.and_then(|value| value.to_str().ok()).map(String::from);
-    }
-    Ok(Read { payload: payload.freeze(), trailing_error, _room: held })
+    let read = tokio::select! {
+        read = api.bodies.read(&mut body, api.settings.most_response_bytes) => read,
+        () = answer.over() => return Err(Unread::Over(body)),
+    };
+    read.map_err(|error| Unread::Body(error, body))
+}
+
+/// Refuses what came after the end of its invocation.
+async fn refuse_late(api: &Api, id: &RequestId, body: Body) -> Response {
+    discard(body).await;
+    refused(api.slots.check(id.as_str()).err().unwrap_or(AnswerError::Late))
 }
 
 async fn response(State((api, _)): Shared, Path(id): Path<String>, request: Request<Body>) -> Response {
-    let id = match api.slots.check(&id) {
-        Ok(id) => id,
+    let mut underway = match api.slots.begin_answer(&id) {
+        Ok(underway) => underway,
         Err(error) => return refused(error),
     };
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok()).map(String::from);
-    let answer = match read(request, api.settings.most_response_bytes, &api.room).await {
-        Ok(Read { payload, trailing_error: None, .. }) => Answer::Response { payload, content_type },
-        Ok(Read { trailing_error: Some(kind), .. }) => {
-            let message = "the function failed while it streamed its response";
-            Answer::Error { payload: error_json(&kind, message) }
+    let read = read_answer(&api, &mut underway, request).await;
+    let id = &underway.id;
+    let answer = match read {
+        Ok(Read { payload, trailers, .. }) => {
+            // a streamed response that fails half way says so behind it
+            match trailers.as_ref().and_then(error_kind) {
+                None => Answer::Response { payload, content_type },
+                Some(kind) => {
+                    let message = "the function failed while it streamed its response";
+                    Answer::Error { payload: error_json(&kind, message) }
+                }
+            }
         }
-        Err(refusal) => {
-            let message = match refusal.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Some(format!(
-                    "Response payload size exceeded maximum allowed payload size ({} bytes).",
-                    api.settings.most_response_bytes
+        Err(Unread::Over(body)) => return refuse_late(&api, id, body).await,
+        Err(Unread::Body(error, body)) => {
+            let message = match error {
+                BodyError::TooLarge(limit) => Some(format!(
+                    "Response payload size exceeded maximum allowed payload size ({limit} bytes)."
                 )),
-                StatusCode::SERVICE_UNAVAILABLE => Some(TOO_MANY_BODIES.to_string()),
-                _ => None,
+                BodyError::NoRoom => Some(error.to_string()),
+                BodyError::BrokeOff => None,
             };
+            let refusal = refuse(error, body).await;
             if let Some(message) = message {
                 let payload = error_json("Function.ResponseSizeTooLarge", &message);
-                api.finish(&id, Answer::Error { payload }).await.ok();
+                api.finish(id, Answer::Error { payload }).await.ok();
             }
             return refusal;
         }
     };
-    api.finish(&id, answer).await.map_or_else(refused, |()| accepted())
+    api.finish(id, answer).await.map_or_else(refused, |()| accepted())
 }
 
 async fn error(State((api, _)): Shared, Path(id): Path<String>, request: Request<Body>) -> Response {
-    let id = match api.slots.check(&id) {
-        Ok(id) => id,
+    let mut underway = match api.slots.begin_answer(&id) {
+        Ok(underway) => underway,
         Err(error) => return refused(error),
     };
     let kind = error_kind(request.headers());
-    let payload = match read(request, api.settings.most_response_bytes, &api.room).await {
+    let read = read_answer(&api, &mut underway, request).await;
+    let id = &underway.id;
+    let payload = match read {
         Ok(read) => error_payload(read.payload, kind),
-        Err(refusal) => {
+        Err(Unread::Over(body)) => return refuse_late(&api, id, body).await,
+        Err(Unread::Body(error, body)) => {
+            let refusal = refuse(error, body).await;
             // it failed all the same, whatever it would have said of it
-            if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            if matches!(error, BodyError::TooLarge(_)) {
                 let message = "the function failed, and what it said of it is larger than an answer may be";
                 let payload = error_json(kind.as_deref().unwrap_or("Unhandled"), message);
-                api.finish(&id, Answer::Error { payload }).await.ok();
+                api.finish(id, Answer::Error { payload }).await.ok();
             }
             return refusal;
         }
     };
-    api.finish(&id, Answer::Error { payload }).await.map_or_else(refused, |()| accepted())
+    api.finish(id, Answer::Error { payload }).await.map_or_else(refused, |()| accepted())
 }
 
 async fn init_error(State((api, _)): Shared, request: Request<Body>) -> Response {
@@ -275,14 +279,16 @@ async fn init_error(State((api, _)): Shared, request: Request<Body>) -> Response
         return failed(StatusCode::FORBIDDEN, "InvalidStateTransition", message);
     }
     let kind = error_kind(request.headers());
-    match read(request, MOST_INIT_ERROR_BYTES, &api.room).await {
+    let mut body = request.into_body();
+    match api.bodies.read(&mut body, MOST_INIT_ERROR_BYTES).await {
         Ok(read) => {
             let failed = Initialisation::Failed(error_payload(read.payload, kind));
             api.initialised.send_replace(failed);
             accepted()
         }
-        Err(refusal) => {
-            if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        Err(error) => {
+            let refusal = refuse(error, body).await;
+            if matches!(error, BodyError::TooLarge(_)) {
                 let message = "the runtime failed to start, and what it said of it is too large to be told";
                 let payload = error_json(kind.as_deref().unwrap_or("Runtime.InitError"), message);
                 api.initialised.send_replace(Initialisation::Failed(payload));
@@ -315,14 +321,26 @@ impl Api {
     #[must_use]
     pub fn new(sandbox: Arc<str>, slots: Arc<Slots>, settings: ApiSettings) -> Arc<Self> {
         let initialised = watch::Sender::new(Initialisation::Pending);
-        let portions = BODIES_AT_ONCE * settings.most_response_bytes.div_ceil(PORTION_BYTES).max(1);
-        let room = Arc::new(Semaphore::new(portions.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { sandbox, slots, settings, initialised, observer: OnceLock::new(), room })
+        let bodies = Bodies::new(settings.room.bodies(settings.most_response_bytes));
+        let (processes, log_pace) = (Arc::default(), Arc::default());
+        Arc::new(Self { sandbox, slots, settings, initialised, processes, bodies, log_pace })
     }
 
     /// Tells how to look at the sandbox's processes. Once.
     pub fn launched(&self, observer: Observer) {
-        let _ = self.observer.set(observer);
+        let _ = self.processes.set(Processes::new(observer));
+    }
+
+    /// Room for what the sandbox answers, by whatever way.
+    #[must_use]
+    pub fn bodies(&self) -> &Bodies {
+        &self.bodies
+    }
+
+    /// How fast what the sandbox prints is read.
+    #[must_use]
+    pub fn log_pace(&self) -> &Arc<Pace> {
+        &self.log_pace
     }
 
     /// Follows the runtime's start.
@@ -337,7 +355,7 @@ impl Api {
     }
 
     /// Ends an invocation once its log is complete.
-    async fn finish(&self, id: &crate::invocation::RequestId, answer: Answer) -> Result<(), AnswerError> {
+    async fn finish(&self, id: &RequestId, answer: Answer) -> Result<(), AnswerError> {
         if let Some(log) = self.slots.log_of(id.as_str()) {
             log.settled(LOG_PATIENCE).await;
         }
@@ -357,7 +375,7 @@ impl Api {
 
     /// Serves the Runtime API, with `store` beside it, until the caller drops it.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, store: Router) {
-        let places = Arc::new(Semaphore::new(self.settings.most_connections));
+        let places = self.settings.room.connections(self.settings.most_connections);
         loop {
             let Some((stream, place)) = accept(&listener, &places).await else { continue };
             let (api, store) = (Arc::clone(&self), store.clone());
@@ -382,22 +400,30 @@ impl Api {
     async fn connection_closed(&self, connection: &Connection) {
         let given = connection.given.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((process, id)) = given else { return };
-        while self.slots.check(id.as_str()).is_ok() {
-            tokio::time::sleep(CRASH_PATIENCE).await;
-            let Some(observer) = self.observer.get().cloned() else { return };
-            let alive = tokio::task::spawn_blocking(move || observer.find(process).is_some()).await;
-            if matches!(alive, Ok(false)) {
-                let reason = "Runtime exited without providing a reason".into();
-                let _ = self.slots.answer(&id, Answer::Ended { reason });
-                return;
+        // most closed it after their answer
+        if self.slots.check(id.as_str()).is_err() {
+            return;
+        }
+        let ended = async {
+            if let Some(process) = process.process().await {
+                process.ended().await;
             }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = self.slots.over(&id) => return,
+        }
+        tokio::time::sleep(CRASH_PATIENCE).await;
+        if self.slots.check(id.as_str()).is_ok() {
+            let reason = "Runtime exited without providing a reason".into();
+            let _ = self.slots.answer(&id, Answer::Ended { reason });
         }
     }
 
     /// Serves the log listener until the caller drops it: a line with an invocation's id, then
     /// what is logged.
     pub async fn serve_logs(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(self.settings.most_connections));
+        let places = self.settings.room.connections(self.settings.most_connections);
         loop {
             let Some((stream, place)) = accept(&listener, &places).await else { continue };
             let api = Arc::clone(&self);
@@ -418,16 +444,13 @@ impl Api {
         }
         let Some(log) = self.slots.log_of(first.trim_end()) else { return };
         let _writer = log.writer();
-        read_lines(stream, |line| log.add(&self.sandbox, line)).await;
+        read_lines(stream, Arc::clone(&self.log_pace), |line| log.add(&self.sandbox, line)).await;
     }
 }
 
 /// The next connection, once there is a place for it.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener, places: &Room) -> Option<(TcpStream, Place)> {
+    let place = places.take(1).await;
     match listener.accept().await {
         Ok((stream, _)) => {
             // answers are small and waited for
@@ -442,3 +465,6 @@ async fn accept(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

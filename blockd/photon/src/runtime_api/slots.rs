@@ -14,14 +14,20 @@
 
 use crate::invocation::{Invocation, RequestId};
 use crate::logs::InvocationLog;
+use crate::sandbox::Named;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Expired ids that are remembered to tell a late answer from a wrong one.
 const MOST_EXPIRED: usize = 1024;
+/// Answers to one invocation that are read at the same time: one may fail half way, and another say
+/// so before that is noticed.
+const MOST_BODIES: usize = 2;
+/// Length of an invocation's id.
+const ID_BYTES: usize = 36;
 
 /// In which all calls of a client that are there are seen.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -82,10 +88,10 @@ pub struct Task {
 }
 
 /// How an invocation that is over its deadline or memory can be stopped.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Stop {
-    /// By killing the process with this id inside the sandbox.
-    Process(i32),
+    /// By killing this process of the sandbox.
+    Process(Arc<Named>),
     /// It has been: whoever ran it was told to let go.
     Done,
     /// Not without the sandbox.
@@ -103,12 +109,32 @@ pub enum AnswerError {
     /// No such invocation is in flight here.
     #[error("no such invocation is in flight in this sandbox")]
     Unknown,
+    /// It is being answered.
+    #[error("answers to this invocation are being read already; send one")]
+    Underway,
+}
+
+/// An answer that is being read.
+#[derive(Debug)]
+pub struct Underway {
+    /// What it answers.
+    pub id: RequestId,
+    over: watch::Receiver<()>,
+    _one: Arc<()>,
+}
+
+impl Underway {
+    /// Waits until its invocation is not in flight any more. Cancel-safe.
+    pub async fn over(&mut self) {
+        // nothing is ever sent
+        let _ = self.over.changed().await;
+    }
 }
 
 /// A call of `next` that waits.
 #[derive(Debug)]
 struct Poller {
-    process: Option<i32>,
+    process: Option<Arc<Named>>,
     abort: Option<oneshot::Sender<()>>,
     deliver: oneshot::Sender<Delivery>,
 }
@@ -116,8 +142,12 @@ struct Poller {
 #[derive(Debug)]
 struct Flight {
     task: Task,
-    process: Option<i32>,
+    process: Option<Arc<Named>>,
     abort: Option<oneshot::Sender<()>>,
+    /// Dropped with the flight: who listens hears of its end.
+    over: watch::Sender<()>,
+    /// Held once more by each body that is being read for it.
+    bodies: Arc<()>,
 }
 
 #[derive(Debug, Default)]
@@ -218,10 +248,14 @@ impl Slots {
         &self.sandbox
     }
 
-    /// Waits for an invocation. `process` is the caller's process id inside the sandbox, if a
-    /// process is all that would end with the invocation; `abort` is told to let go instead.
-    /// `None` once the sandbox has ended. Cancel-safe.
-    pub async fn next(&self, process: Option<i32>, abort: Option<oneshot::Sender<()>>) -> Option<Delivery> {
+    /// Waits for an invocation. `process` is the caller's process, if it is all that would end with
+    /// the invocation; `abort` is told to let go instead. `None` once the sandbox has ended.
+    /// Cancel-safe.
+    pub async fn next(
+        &self,
+        process: Option<Arc<Named>>,
+        abort: Option<oneshot::Sender<()>>,
+    ) -> Option<Delivery> {
         let (deliver, delivered) = oneshot::channel();
         {
             let mut state = self.state();
@@ -256,7 +290,13 @@ impl Slots {
             let first = state.handed == 0;
             state.handed += 1;
             state.moved = Some(Instant::now());
-            let flight = Flight { task: task.clone(), process: poller.process, abort: poller.abort };
+            let flight = Flight {
+                task: task.clone(),
+                process: poller.process,
+                abort: poller.abort,
+                over: watch::Sender::new(()),
+                bodies: Arc::default(),
+            };
             let _ = task.progress.send(Progress::Delivered { slots: Arc::clone(self), first });
             state.flights.insert(id, flight);
             let refused = poller.deliver.send(Delivery { task: Some(task), slots: Arc::clone(self) }).err();
@@ -322,6 +362,30 @@ impl Slots {
         Err(if late { AnswerError::Late } else { AnswerError::Unknown })
     }
 
+    /// Begins to read an answer to an invocation.
+    ///
+    /// # Errors
+    /// [`AnswerError`] as [`Self::answer`] would give, or because others are being read for it.
+    pub fn begin_answer(&self, id: &str) -> Result<Underway, AnswerError> {
+        let id = self.check(id)?;
+        let state = self.state();
+        let flight = state.flights.get(&id).ok_or(AnswerError::Late)?;
+        if Arc::strong_count(&flight.bodies) > MOST_BODIES {
+            return Err(AnswerError::Underway);
+        }
+        let (over, one) = (flight.over.subscribe(), Arc::clone(&flight.bodies));
+        Ok(Underway { id, over, _one: one })
+    }
+
+    /// Waits until an invocation is not in flight here. Cancel-safe.
+    pub async fn over(&self, id: &RequestId) {
+        let over = self.state().flights.get(id).map(|flight| flight.over.subscribe());
+        if let Some(mut over) = over {
+            // nothing is ever sent
+            let _ = over.changed().await;
+        }
+    }
+
     /// Ends an invocation with its answer.
     ///
     /// # Errors
@@ -381,16 +445,17 @@ impl Slots {
         let mut flights = state.flights.iter();
         let only = match (flights.next(), flights.next()) {
             (Some(only), None) => Some(only),
-            _ => state.flights.iter().find(|(id, _)| line.contains(id.as_str())),
+            _ => named_in(line).find_map(|id| state.flights.get_key_value(&id)),
         };
         only.map(|(_, flight)| Arc::clone(&flight.task.log))
     }
 
     /// Processes that have an invocation, with its id.
     #[must_use]
-    pub fn processes(&self) -> Vec<(i32, RequestId)> {
+    pub fn processes(&self) -> Vec<(Arc<Named>, RequestId)> {
         let state = self.state();
-        state.flights.iter().filter_map(|(id, flight)| Some((flight.process?, id.clone()))).collect()
+        let process = |flight: &Flight| flight.process.clone();
+        state.flights.iter().filter_map(|(id, flight)| Some((process(flight)?, id.clone()))).collect()
     }
 
     /// Refuses all calls from now on if nothing is in flight. False if something is.
@@ -414,6 +479,17 @@ impl Slots {
             let _ = flight.task.progress.send(Progress::Answered(answer));
         }
     }
+}
+
+/// What in a line may be ids of invocations. One look at it, however many are in flight: lines come
+/// as fast as a sandbox can print them.
+fn named_in(line: &str) -> impl Iterator<Item = RequestId> {
+    line.as_bytes().windows(ID_BYTES).filter_map(|window| {
+        let dashes = [8, 13, 18, 23].iter().all(|&at| window[at] == b'-');
+        // a row of dashes is none
+        let dashes = dashes && window[0] != b'-';
+        if dashes { RequestId::of_accepted(std::str::from_utf8(window).ok()?) } else { None }
+    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use tokio::net::TcpSocket;
 
 /// The interface of a sandbox that has one.
 const INTERFACE: &str = "eth0";
@@ -239,16 +239,13 @@ impl NetworkNamespace {
         })
     }
 
-    /// Connects to what listens inside. Blocks for as long as `patience`.
+    /// A socket that reaches what listens inside: sockets stay in the namespace in which they were
+    /// made. Blocks for a moment, but not for what listens: connecting is the caller's.
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn connect(&self, address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
-        self.inside(|| {
-            let stream = TcpStream::connect_timeout(&address, patience)?;
-            stream.set_nonblocking(true)?;
-            Ok(stream)
-        })
+    pub(super) fn socket(&self) -> io::Result<TcpSocket> {
+        self.inside(TcpSocket::new_v4)
     }
 
     /// Gives the namespace an interface on `bridge`, with the address of `number`. Blocks.
@@ -279,7 +276,7 @@ impl NetworkNamespace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use tokio::io::AsyncReadExt;
 
     #[test]
     fn addresses_stay_in_the_network_and_spare_the_bridge() {
@@ -315,8 +312,8 @@ mod tests {
         assert!(bridge("a").claim().is_ok());
     }
 
-    #[test]
-    fn privileged_what_listens_inside_is_reached_from_inside_only() {
+    #[tokio::test]
+    async fn privileged_what_listens_inside_is_reached_from_inside_only() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: needs root");
             return;
@@ -326,15 +323,14 @@ mod tests {
         let listener = namespace.listen(address).unwrap();
         listener.set_nonblocking(false).unwrap();
         let other = NetworkNamespace::make().unwrap();
-        assert!(other.connect(address, Duration::from_secs(1)).is_err());
-        let mut client = namespace.connect(address, Duration::from_secs(1)).unwrap();
-        client.set_nonblocking(false).unwrap();
+        assert!(other.socket().unwrap().connect(address).await.is_err());
+        let mut client = namespace.socket().unwrap().connect(address).await.unwrap();
         let (mut served, from) = listener.accept().unwrap();
         assert!(from.ip().is_loopback());
         served.write_all(b"x").unwrap();
         drop(served);
         let mut got = String::new();
-        client.read_to_string(&mut got).unwrap();
+        client.read_to_string(&mut got).await.unwrap();
         assert_eq!(got, "x");
         assert!(namespace.path().exists());
     }

@@ -9,8 +9,7 @@
 //! would cost memory for each sandbox, and would keep whatever was mounted when it started.
 //!
 //! Invariants: a [`Running`] that is dropped kills its processes; [`Running::stop`] leaves no
-//! process, mount, control group or file. Processes are named by the ids that they have
-//! inside, and only those of this sandbox can be named.
+//! process, mount, control group or file.
 
 use super::bundle::{self, Network, Request};
 use super::cgroup::Usage;
@@ -24,7 +23,7 @@ use crate::rootfs::RootFs;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -35,7 +34,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
+use tokio::sync::Semaphore;
 
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
@@ -185,7 +186,8 @@ impl Running {
     /// By which ports of the sandbox's loopback are reached, for as long as it is kept.
     #[must_use]
     pub fn connector(&self) -> Connector {
-        Connector(Arc::clone(&self.shell().namespace))
+        let namespace = Arc::clone(&self.shell().namespace);
+        Connector { namespace, opening: Arc::new(Semaphore::new(MOST_OPENING)) }
     }
 
     /// The BPF program that the runtime compiled from the profile for this sandbox, base64, if
@@ -325,17 +327,30 @@ impl Drop for Running {
     }
 }
 
-/// Connects to what listens inside a sandbox.
+/// Connections that are being opened to one sandbox at the same time.
+const MOST_OPENING: usize = 8;
+
+/// Connects to what listens inside a sandbox. Clones share its bound.
 #[derive(Debug, Clone)]
-pub struct Connector(Arc<NetworkNamespace>);
+pub struct Connector {
+    namespace: Arc<NetworkNamespace>,
+    opening: Arc<Semaphore>,
+}
 
 impl Connector {
-    /// Connects to a port of the sandbox's loopback. Blocks for as long as `patience`.
+    /// Connects to a port of the sandbox's loopback, within `patience` once it is its turn. What
+    /// does not accept holds up nobody but those who connect to this sandbox.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn connect(&self, port: u16, patience: Duration) -> io::Result<std::net::TcpStream> {
-        self.0.connect((std::net::Ipv4Addr::LOCALHOST, port).into(), patience)
+    pub async fn connect(&self, port: u16, patience: Duration) -> io::Result<TcpStream> {
+        let _turn = self.opening.acquire().await.map_err(io::Error::other)?;
+        let namespace = Arc::clone(&self.namespace);
+        // a thread enters the namespace, which takes microseconds whatever is inside
+        let socket = tokio::task::spawn_blocking(move || namespace.socket());
+        let socket = socket.await.map_err(io::Error::other)??;
+        let connected = socket.connect((std::net::Ipv4Addr::LOCALHOST, port).into());
+        tokio::time::timeout(patience, connected).await?
     }
 }
 
@@ -346,7 +361,7 @@ pub struct Observer {
 }
 
 /// The last number of a `NSpid:` line: the id in the innermost namespace.
-fn inner_pid(status: &str) -> Option<i32> {
+pub(super) fn inner_pid(status: &str) -> Option<i32> {
     status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }
 
@@ -355,24 +370,6 @@ impl Observer {
     #[must_use]
     pub fn processes(&self) -> Vec<Pid> {
         super::cgroup::Cgroups::find(&self.id).processes()
-    }
-
-    /// The process with this id inside the sandbox, as this host numbers it.
-    #[must_use]
-    pub fn find(&self, inside: i32) -> Option<Pid> {
-        self.processes().into_iter().find(|pid| {
-            let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
-            let status = status.unwrap_or_default();
-            // two numbers or more: a process that has not yet entered the namespace has one
-            let nested = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-            nested.is_some_and(|ids| ids.split_whitespace().count() > 1) && inner_pid(&status) == Some(inside)
-        })
-    }
-
-    /// Kills one process by its id inside the sandbox. False if there is none.
-    #[must_use]
-    pub fn kill(&self, inside: i32) -> bool {
-        self.find(inside).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
     }
 
     /// What the sandbox uses by its control groups. `None` if it is gone, or if they cannot be read
@@ -405,12 +402,42 @@ fn rollup(pid: Pid, field: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::inner_pid;
+    use super::*;
 
     #[test]
     fn the_innermost_id_is_found() {
         assert_eq!(inner_pid("Name:\tx\nNSpid:\t4711\t1\nVm:\t3\n"), Some(1));
         assert_eq!(inner_pid("NSpid:\t7"), Some(7));
         assert_eq!(inner_pid(""), None);
+    }
+
+    #[test]
+    fn privileged_a_server_that_never_accepts_holds_up_nobody_else() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).max_blocking_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let namespace = Arc::new(NetworkNamespace::make().unwrap());
+            let listener = namespace.listen("127.0.0.1:8080".parse().unwrap()).unwrap();
+            // room for one that nobody accepts; the kernel lets no answer out for the others
+            rustix::net::listen(&listener, 0).unwrap();
+            let opening = Arc::new(Semaphore::new(MOST_OPENING));
+            let connector = Connector { namespace, opening };
+            let patience = Duration::from_secs(3);
+            let connect = |connector: Connector| async move { connector.connect(8080, patience).await };
+            let all: Vec<_> = (0..MOST_OPENING).map(|_| tokio::spawn(connect(connector.clone()))).collect();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let begun = std::time::Instant::now();
+            tokio::task::spawn_blocking(|| {}).await.unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(1), "others' starts wait for it");
+            let mut failed = 0;
+            for one in all {
+                failed += usize::from(one.await.unwrap().is_err());
+            }
+            assert!(failed > 0, "patience is bounded");
+        });
     }
 }

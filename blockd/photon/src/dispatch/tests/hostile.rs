@@ -120,3 +120,36 @@ async fn privileged_what_a_handler_says_of_itself_is_bounded_and_in_its_time() {
     assert_eq!(world.stats().starts, 1);
     world.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_process_named_by_its_number_is_the_one_that_ends() {
+    let Some(mut world) = World::new(2) else { return };
+    world.function.timeout = Duration::from_secs(3);
+    let next = "http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/next";
+    // takes the next invocation in the name of a process, closes the connection and answers nothing
+    let taking = |number: &str, then: &str| {
+        format!(
+            "sleep 1000 >/dev/null 2>&1 & echo $! >/tmp/pid; \
+             (sleep 0.5; wget -q -O /dev/null --header \"Lantern-Photon-Pid: {number}\" {next}; {then}) \
+             >/dev/null 2>&1 & echo taking"
+        )
+    };
+    let lives = "grep -c 'State:.[RS]' /proc/$(cat /tmp/pid)/status; true";
+    let wait = || tokio::time::sleep(Duration::from_millis(1000));
+    assert_eq!(text(&world.invoke(&taking("$(cat /tmp/pid)", "true")).await), "taking");
+    wait().await;
+    let late = world.invoke("true").await;
+    assert!(text(&late).contains("timed out"), "its connection was its to close: {}", text(&late));
+    assert_ne!(text(&world.invoke(lives).await), "1", "it was killed");
+    assert_eq!(text(&world.invoke(&taking("$(cat /tmp/pid)", "kill $(cat /tmp/pid)")).await), "taking");
+    wait().await;
+    let ended = world.invoke("true").await;
+    assert!(text(&ended).contains("Runtime.ExitError"), "{}", text(&ended));
+    // a number that is not in this sandbox names nobody
+    assert_eq!(text(&world.invoke(&taking("99999", "true")).await), "taking");
+    wait().await;
+    let unknown = world.invoke("true").await;
+    assert!(text(&unknown).contains("Runtime.ExitError"), "{}", text(&unknown));
+    assert_eq!((world.stats().starts, world.stats().quarantined), (1, 0), "nothing else came to harm");
+    world.shutdown().await;
+}

@@ -44,14 +44,21 @@ async fn an_invocation_ends_once() {
     let slots = slots();
     let (task, mut heard) = task();
     let id = task.invocation.request_id.clone();
-    let (given, offered) = tokio::join!(slots.next(Some(7), None), async {
+    let process = Named::new(7, Arc::default());
+    let (given, offered) = tokio::join!(slots.next(Some(process), None), async {
         tokio::task::yield_now().await;
         slots.offer(task)
     });
     offered.unwrap();
     let _ = given.unwrap().take();
-    assert_eq!(slots.expire(&id), Stop::Process(7));
-    assert_eq!(slots.expire(&id), Stop::Gone);
+    let mut one = slots.begin_answer(id.as_str()).unwrap();
+    let _two = slots.begin_answer(id.as_str()).unwrap();
+    assert_eq!(slots.begin_answer(id.as_str()).unwrap_err(), AnswerError::Underway);
+    assert!(futures_util::poll!(Box::pin(one.over())).is_pending());
+    assert!(matches!(slots.expire(&id), Stop::Process(_)));
+    one.over().await;
+    slots.over(&id).await;
+    assert!(matches!(slots.expire(&id), Stop::Gone));
     assert_eq!(slots.answer(&id, response()), Err(AnswerError::Late));
     assert_eq!(slots.check("someone else's"), Err(AnswerError::Unknown));
     assert!(matches!(heard.recv().await, Some(Progress::Delivered { first: true, .. })));
