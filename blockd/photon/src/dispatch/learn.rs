@@ -39,7 +39,8 @@ impl Learned {
     /// Nothing yet. `memory_limit` is that of a sandbox, in bytes.
     pub(super) fn new(function: Arc<Function>, memory_limit: u64) -> Self {
         let most = function.max_concurrency;
-        let estimator = Estimator::new(Settings { most, ..Settings::default() });
+        let apart = matches!(function.runtime, Runtime::Python { .. });
+        let estimator = Estimator::new(Settings { most, apart, ..Settings::default() });
         Self { function, memory_limit, estimator, slots: most, changed: None, limit: most }
     }
 

@@ -44,12 +44,15 @@ pub struct Settings {
     pub slow_percent: u32,
     /// Processors of the host, which all sandboxes share.
     pub host_cpus: usize,
+    /// Whether photons are processes that share nothing but the host. Then neighbours cost each
+    /// other no time that neighbours in other sandboxes would not, and latency is no reason.
+    pub apart: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        Self { first_guess: 8, most: 64, headroom_percent: 10, slow_percent: 125, host_cpus }
+        Self { first_guess: 8, most: 64, headroom_percent: 10, slow_percent: 125, host_cpus, apart: false }
     }
 }
 
@@ -186,7 +189,8 @@ impl Estimator {
         if !sample.host_saturated {
             let turns = u32::try_from(in_flight).unwrap_or(u32::MAX);
             let cpus = u32::try_from(self.settings.host_cpus.max(1)).unwrap_or(u32::MAX);
-            let least = sample.cpu.saturating_mul(turns) / cpus;
+            let in_turns = sample.cpu.saturating_mul(turns) / cpus;
+            let least = if self.settings.apart { sample.wall } else { in_turns };
             self.guard.observe(in_flight, sample.wall, least, now);
         }
     }

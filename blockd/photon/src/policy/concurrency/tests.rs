@@ -378,6 +378,17 @@ fn waiting_for_the_hosts_processors_is_no_reason_and_waiting_for_neighbours_is()
         queued.observe_invocation(&invocation(0.002, 0.0165, 16), now);
         locked.observe_invocation(&invocation(0.002, 0.032, 16), now);
     }
+    let mut apart = Estimator::new(Settings { apart: true, ..settings });
+    for round in 0..500 {
+        let now = begun + Duration::from_millis(10 * round);
+        apart.observe_invocation(&invocation(0.002, 0.0025, 1), now);
+        apart.observe_invocation(&invocation(0.002, 1.0, 8), now);
+    }
+    assert_eq!(
+        (apart.limit(&budget), apart.limit(&Budget::default())),
+        (32, 64),
+        "processes share the host only"
+    );
     assert_eq!(queued.limit(&budget), 32);
     assert!(locked.limit(&budget) < 16, "one lock for all: {}", locked.limit(&budget));
 }
