@@ -127,7 +127,18 @@ impl Bridge {
                 return Err(error);
             }
         }
-        ip(&format!("link set {} up\n", self.name), None)
+        // Left to itself, a bridge has the least of its ports' addresses: it would change as
+        // sandboxes come and go, and others would send to one that is gone until they ask again.
+        ip(
+            &format!("link set dev {0} address {1}\nlink set {0} up\n", self.name, self.hardware_address()),
+            None,
+        )
+    }
+
+    /// One of its own, locally administered.
+    fn hardware_address(&self) -> String {
+        let [a, b, c, d] = self.address.octets();
+        format!("02:1a:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
     }
 }
 
@@ -298,6 +309,25 @@ mod tests {
         drop(second);
         assert_eq!(numbers.take(3).map(|number| number.value()), Some(1));
         assert_eq!((first.value(), third.value()), (0, 2));
+    }
+
+    #[test]
+    fn privileged_a_bridge_keeps_its_hardware_address() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let name = format!("lt{}", std::process::id());
+        let bridge = Bridge { name: name.clone(), address: [100, 101, 7, 1].into(), prefix: 24 };
+        bridge.ensure().unwrap();
+        let read = |file: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/{file}")).unwrap();
+        let (address, assigned) = (read("address"), read("addr_assign_type"));
+        bridge.ensure().unwrap();
+        let again = read("address");
+        ip(&format!("link del {name}\n"), None).unwrap();
+        assert_eq!((address.trim(), again.trim()), ("02:1a:64:65:07:01", "02:1a:64:65:07:01"));
+        // NET_ADDR_SET: it does not follow the ports
+        assert_eq!(assigned.trim(), "3");
     }
 
     #[test]

@@ -385,7 +385,11 @@ fn waiting_for_the_hosts_processors_is_no_reason_and_waiting_for_neighbours_is()
         apart.observe_invocation(&invocation(0.002, 1.0, 8), now);
     }
     assert_eq!(apart.limit(&budget), 32, "processes share the host only");
-    assert_eq!(apart.limit(&Budget::default()), 16, "eight were seen, and nothing speaks against twice as many");
+    assert_eq!(
+        apart.limit(&Budget::default()),
+        16,
+        "eight were seen, and nothing speaks against twice as many"
+    );
     assert_eq!(queued.limit(&budget), 32);
     assert!(locked.limit(&budget) < 16, "one lock for all: {}", locked.limit(&budget));
 }
