@@ -1,13 +1,15 @@
 //! S3 servers on loopback: `s3s-fs` in this process, and moto, where it is installed.
 //!
 //! Two that share no code, and that differ in what they can do beyond plain objects.
+//! Each process of tests has a loopback address of its own: a port that a stopped server gave
+//! up is nobody else's, so a test of a server that went away never meets a neighbour's.
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use origin::s3::S3Settings;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
-use std::net::TcpListener as StdListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -34,12 +36,18 @@ pub fn settings() -> S3Settings {
     S3Settings { keys: Some((KEY.into(), SECRET.to_string().into())), ..S3Settings::default() }
 }
 
+/// The loopback address of this process alone: process numbers have at most 22 bits.
+fn own_address() -> Ipv4Addr {
+    let [high, middle, low] = std::process::id().to_be_bytes().last_chunk().copied().unwrap();
+    Ipv4Addr::new(127, 1 + high, middle, low)
+}
+
 impl Server {
     /// `s3s-fs`, with signatures checked.
     pub async fn s3s() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("lantern-test")).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((own_address(), 0)).await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let mut server = Self { endpoint, task: None, child: None, dir };
         server.serve(listener);
@@ -87,23 +95,23 @@ impl Server {
             eprintln!("SKIPPED: LANTERN_MOTO_SERVER is not set; scripts/test installs moto and sets it");
             return None;
         };
-        // a port that was free a moment ago
-        let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // free a moment ago, and only this process takes ports of its address
+        let address = StdListener::bind((own_address(), 0)).unwrap().local_addr().unwrap();
         let child = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-H", &address.ip().to_string(), "-p", &address.port().to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let server = Self {
-            endpoint: format!("http://127.0.0.1:{port}"),
+            endpoint: format!("http://{address}"),
             task: None,
             child: Some(child),
             dir: tempfile::tempdir().unwrap(),
         };
         for _ in 0..600 {
-            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                server.make_bucket(port).await;
+            if TcpStream::connect(address).await.is_ok() {
+                server.make_bucket(address).await;
                 return Some(server);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -111,11 +119,11 @@ impl Server {
         panic!("moto does not answer");
     }
 
-    async fn make_bucket(&self, port: u16) {
+    async fn make_bucket(&self, address: SocketAddr) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!(
-            "PUT /lantern-test HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 0\r\nConnection: close\r\n\
+            "PUT /lantern-test HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\
              Authorization: AWS4-HMAC-SHA256 Credential={KEY}/20200101/us-east-1/s3/aws4_request, \
              SignedHeaders=host, Signature=0\r\n\r\n"
         );
