@@ -38,8 +38,7 @@ pub fn settings() -> S3Settings {
 
 /// The loopback address of this process alone: process numbers have at most 22 bits.
 fn own_address() -> Ipv4Addr {
-    let [high, middle, low] = std::process::id().to_be_bytes().last_chunk().copied().unwrap();
-    Ipv4Addr::new(127, 1 + high, middle, low)
+    Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + std::process::id())
 }
 
 impl Server {

@@ -37,9 +37,9 @@ const HEADER_PATIENCE: Duration = Duration::from_secs(1000);
 /// Largest report of a failed start: what its callers are told.
 const MOST_INIT_ERROR_BYTES: usize = 256 << 10;
 /// Most bytes that are read of a body beyond what is allowed, only to be thrown away.
-const MOST_DISCARDED_BYTES: usize = 64 << 20;
+const MOST_DISCARDED_BYTES: usize = 256 << 20;
 /// How long that may take.
-const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
+const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
 /// How long open log connections may keep an answer.
 const LOG_PATIENCE: Duration = Duration::from_millis(100);
 /// How long an invocation whose process closed its connection may still be answered: the

@@ -46,7 +46,7 @@ class Answer:
 class Connection:
     """One keep-alive connection, opened when first needed. Not thread safe."""
 
-    __slots__ = ("address", "timeout", "sock", "_rest")
+    __slots__ = ("address", "timeout", "sock", "_rest", "_cut")
 
     def __init__(self, address, timeout=None):
         """`address` is (host, port); `timeout` in seconds, None waits for ever."""
@@ -54,6 +54,7 @@ class Connection:
         self.timeout = timeout
         self.sock = None
         self._rest = b""
+        self._cut = False  # answered before it had read the whole request
 
     def open(self):
         """Connects if not connected."""
@@ -69,6 +70,7 @@ class Connection:
             raise
         self.sock = sock
         self._rest = b""
+        self._cut = False
 
     def close(self):
         """Closes the connection, if there is one."""
@@ -115,9 +117,20 @@ class Connection:
         try:
             self.open()
             self.sock.sendall(data)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ConnectionError) and self._answered():
+                self._cut = True
+                return
             self.close()
             raise
+
+    def _answered(self):
+        """Whether a server that takes no more, because a request is too large for it
+        or comes too late, had said so before it closed: `receive` then tells."""
+        try:
+            return self.sock is not None and self.sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT) != b""
+        except OSError:
+            return False
 
     def receive(self):
         """Reads one answer. Closes the connection when that fails, or when the
@@ -131,7 +144,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        if headers.get("connection", "").lower() == "close":
+        if self._cut or headers.get("connection", "").lower() == "close":
             self.close()
         return Answer(status, headers, body)
 

@@ -102,6 +102,24 @@ class Http(unittest.TestCase):
         connection.refresh()
         self.assertIsNone(connection.sock)
 
+    def test_a_refusal_is_read_though_the_request_cannot_be_sent_to_its_end(self):
+        """A server that has heard enough answers and closes: what it said is the answer."""
+        refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!"
+        for again in (False, True):
+            peer = Peer(self, refusal)
+            answer = peer.connection.call("PUT", "/", body=bytes(64 << 20), again=again)
+            self.assertEqual((answer.status, answer.body, peer.requests), (413, b"no!", 1))
+            self.assertIsNone(peer.connection.sock)
+        streamed = Peer(self, refusal).connection
+        streamed.begin_chunks("POST", "/", ())
+        for _ in range(64):
+            streamed.send_chunk(bytes(1 << 20))
+        streamed.end_chunks()
+        self.assertEqual(streamed.receive().status, 413)
+        silent = Peer(self).connection
+        with self.assertRaises(OSError):
+            silent.call("PUT", "/", body=bytes(64 << 20), again=False)
+
     def test_a_connection_that_the_server_ends_is_closed(self):
         connection = Peer(self, b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").connection
         connection.call("GET", "/")

@@ -32,6 +32,8 @@ final class HttpConnection implements AutoCloseable {
     /** Most bytes of one read. The JDK copies through a direct buffer of this size. */
     private static final int READ_BYTES = 64 * 1024;
     private static final int CONNECT_TIMEOUT_MS = 5_000;
+    /** How long to look for the reply of a server that takes no more: it is there, or never comes. */
+    private static final int REFUSAL_TIMEOUT_MS = 1_000;
     /** How long a connection may have been idle for `requestOnce`: less than servers have patience with one. */
     private static final long FRESH_NANOS = 10_000_000_000L;
 
@@ -119,16 +121,11 @@ final class HttpConnection implements AutoCloseable {
     private Reply attempt(String method, String path, byte[] body, String[] headers) throws IOException {
         boolean done = false;
         try {
-            try {
-                send(method, path, body, headers);
-                fill();
-            } catch (IOException e) {
-                throw new StaleException(e);
-            }
+            boolean whole = sendAndFill(method, path, body, headers);
             Reply reply = read();
             done = true;
             usedAt = System.nanoTime();
-            if ("close".equalsIgnoreCase(reply.header("connection"))) {
+            if (!whole || "close".equalsIgnoreCase(reply.header("connection"))) {
                 close();
             }
             return reply;
@@ -136,6 +133,35 @@ final class HttpConnection implements AutoCloseable {
             if (!done) {
                 close();
             }
+        }
+    }
+
+    /**
+     * Until the first bytes of the reply are there. A server that takes no more, because a request is
+     * too large for it or comes too late, has said so before it closed: then that is the reply.
+     *
+     * @return whether the request went out to its end
+     */
+    private boolean sendAndFill(String method, String path, byte[] body, String[] headers) throws IOException {
+        try {
+            send(method, path, body, headers);
+        } catch (IOException e) {
+            try {
+                if (socket != null) {
+                    socket.setSoTimeout(REFUSAL_TIMEOUT_MS);
+                    fill();
+                    return false;
+                }
+            } catch (IOException none) {
+                e.addSuppressed(none);
+            }
+            throw new StaleException(e);
+        }
+        try {
+            fill();
+            return true;
+        } catch (IOException e) {
+            throw new StaleException(e);
         }
     }
 

@@ -56,6 +56,7 @@ public final class UnitTests {
         run.test("slots drain", UnitTests::drains);
         run.test("connection: the last request", UnitTests::lastRequest);
         run.test("store client: a broken connection", UnitTests::brokenConnection);
+        run.test("connection: a refusal before the end of a request", UnitTests::refusedEarly);
     }
 
     private static void json() {
@@ -448,6 +449,37 @@ public final class UnitTests {
             Check.equal(1L, asked.stream().filter(line -> line.startsWith(each)).count());
         }
         Check.equal(2L, asked.stream().filter(line -> line.startsWith("GET /lantern/v1/store/b")).count());
+    }
+
+    /** A server that has heard enough answers and closes: what it said is the reply. */
+    private static void refusedEarly() throws Exception {
+        byte[] large = new byte[32 << 20];
+        try (ServerSocket server = new ServerSocket(0, 10, InetAddress.getLoopbackAddress());
+            HttpConnection connection = new HttpConnection("127.0.0.1", server.getLocalPort())) {
+            Thread thread = new Thread(() -> {
+                for (String reply : List.of("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!",
+                    "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!", "")) {
+                    try (Socket socket = server.accept()) {
+                        head(socket);
+                        socket.getOutputStream().write(reply.getBytes(StandardCharsets.UTF_8));
+                    } catch (IOException e) {
+                        return;
+                    }
+                }
+            });
+            thread.start();
+            for (int i = 0; i < 2; i++) {
+                HttpConnection.Reply reply = connection.request("PUT", "/", large);
+                Check.equal(413, reply.status);
+                Check.equal("no!", new String(reply.body, StandardCharsets.UTF_8));
+            }
+            try {
+                connection.requestOnce("PUT", "/", large);
+                throw new AssertionError("a request that was cut short without a word succeeded");
+            } catch (IOException expected) {
+                thread.join();
+            }
+        }
     }
 
     /** The first line of a request without a body. */
