@@ -43,8 +43,7 @@ def run(world, slot):
     """Life of a photon, in the forked process. `world` is the zygote's `World`."""
     status = 1
     try:
-        system.adopt_orphans()
-        home = isolation.lead_group()
+        home = settle_in()
         if world.gc_enabled:
             gc.enable()
         status = Photon(world, slot, home).live()
@@ -54,6 +53,12 @@ def run(world, slot):
         _complain(world)
     finally:
         os._exit(status)
+
+
+def settle_in():
+    """Makes this process one of its own. Returns the process group that it was in."""
+    system.adopt_orphans()
+    return isolation.lead_group()
 
 
 def _complain(world):

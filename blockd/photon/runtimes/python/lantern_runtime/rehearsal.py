@@ -18,6 +18,7 @@ import _socket
 import gc
 import os
 import sys
+from array import array
 
 from . import isolation, photon, slots
 
@@ -34,6 +35,9 @@ _ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 _IMMORTAL = 0xFFFFFFFF
 """Lower half of the reference count of an immortal object: negative as 32 bits
 and at its end, which is what 3.12 to 3.14 look for."""
+
+_FIRST, _END = 4096, 1 << 56
+"""Where objects can lie: the most that a process can have on any 64-bit Linux."""
 
 
 def rehearse(world):
@@ -67,6 +71,50 @@ def rehearse(world):
         theirs.close()
 
 
+def watch_fork(inherited, watch):
+    """Forks a photon that only looks at what runs until it would ask for work, and
+    ends: hooks that run after a fork, the interpreter's own among them. Returns the
+    addresses of that code. `watch` was made just now."""
+    found = array("Q")
+    ours, theirs = os.pipe()
+    try:
+        pid = inherited.fork(os.fork)
+        if pid == 0:
+            _tell_what_ran(watch, theirs)
+        os.close(theirs)
+        theirs = None
+        found.frombytes(_all_of(ours))
+        os.waitpid(pid, 0)
+    except OSError:
+        pass  # no fork, or a handler of the import's took the child
+    finally:
+        for fd in (ours, theirs):
+            if fd is not None:
+                os.close(fd)
+    return found
+
+
+def _tell_what_ran(watch, fd):
+    try:
+        photon.settle_in()
+        isolation.reseed()
+        data = memoryview(watch.ran().tobytes())
+        while data:
+            data = data[os.write(fd, data):]
+    finally:
+        os._exit(0)
+
+
+def _all_of(fd):
+    parts = []
+    while True:
+        part = os.read(fd, 65536)
+        if not part:
+            data = b"".join(parts)
+            return data[:len(data) // 8 * 8]
+        parts.append(part)
+
+
 def _pair():
     """Connected sockets that block, whatever default timeout the import set."""
     pair = _socket.socketpair()
@@ -77,46 +125,46 @@ def _pair():
 
 def immortalise():
     """Makes all objects immortal that the collector knows or that such an object
-    refers to, and what code refers to. Returns how many, 0 where it cannot be done.
+    refers to, and what code refers to. Returns the functions among them; none where
+    it cannot be done.
 
     The price: none of them is ever freed (a photon does not live long), and code
     that looks at reference counts sees a large one."""
-    if not ((3, 12) <= sys.version_info < (3, 15)) or sys.byteorder != "little" or _free_threaded():
-        return 0
+    if not ((3, 12) <= sys.version_info < (3, 15)) or sys.byteorder != "little" or sys.maxsize < 2 ** 32 or _free_threaded():
+        return []
     try:
-        from ctypes import c_uint32
+        from ctypes import c_char
     except ImportError:
-        return 0
-    addresses = _reachable()
-    for address in addresses:
-        count = c_uint32.from_address(address)
-        if count.value < 0x80000000:
-            count.value = _IMMORTAL
-    return len(addresses)
+        return []
+    # All of a process's memory as words of 32 bits: half the time of an object of `ctypes` each.
+    words = memoryview((c_char * (_END - _FIRST)).from_address(_FIRST)).cast("B").cast("I")
+    functions, function, code = [], type(immortalise), type(immortalise.__code__)
+    waiting = gc.get_objects()
+    seen = {id(waiting), id(functions), id(words), id(sys._getframe())}
+    seen.add(id(seen))
+    add, extend, referents = seen.add, waiting.extend, gc.get_referents
+    while waiting:
+        item = waiting.pop()
+        address = id(item)
+        if address in seen:
+            continue
+        add(address)
+        index = (address - _FIRST) >> 2
+        if words[index] < 0x80000000:
+            words[index] = _IMMORTAL
+        extend(referents(item))
+        # The collector does not say what code objects refer to, nor the keys of most
+        # dictionaries: constants and names, which running code touches all the time.
+        # What is added for them must be held by its owner too, and not be made now.
+        kind = type(item)
+        if kind is function:
+            functions.append(item)
+        elif kind is code:
+            extend((item.co_consts, item.co_names, item.co_name, item.co_qualname, item.co_filename))
+        elif isinstance(item, dict):
+            extend(dict.__iter__(item))
+    return functions
 
 
 def _free_threaded():
     return not getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-def _reachable():
-    """Addresses of all objects, without those that this function makes.
-
-    The collector does not say what code objects refer to, nor the keys of most
-    dictionaries: constants and names, which running code touches all the time.
-    What is added for them must be held by its owner too, and not be made now."""
-    code = type(_reachable.__code__)
-    waiting = gc.get_objects()
-    seen = set()
-    own = {id(waiting), id(seen), id(sys._getframe())}
-    while waiting:
-        item = waiting.pop()
-        address = id(item)
-        if address not in seen and address not in own:
-            seen.add(address)
-            waiting.extend(gc.get_referents(item))
-            if isinstance(item, dict):
-                waiting.extend(dict.__iter__(item))
-            elif type(item) is code:
-                waiting.extend((item.co_consts, item.co_names, item.co_name, item.co_qualname, item.co_filename))
-    return seen

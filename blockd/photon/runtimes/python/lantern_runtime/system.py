@@ -29,6 +29,11 @@ def prepare():
         _libc = None
 
 
+def libc():
+    """The C library for `ctypes`, or None."""
+    return _libc
+
+
 def _prctl(option, value):
     return _libc is not None and _libc.prctl(option, value, 0, 0, 0) == 0
 

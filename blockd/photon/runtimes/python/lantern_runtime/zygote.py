@@ -20,7 +20,7 @@ import sys
 import time
 
 from . import config as configuration
-from . import hooks, inherited, isolation, loader, payload, photon, rehearsal, rootlogger, slots, system
+from . import hooks, inherited, isolation, layout, loader, payload, photon, rehearsal, rootlogger, slots, system
 from . import logs, scratch as scratches
 from .http import Connection
 from .post import API, ERROR_CONTENT, ERROR_TYPE, header_value
@@ -51,8 +51,8 @@ POST_SECONDS = 2.0
 class World:
     """What photons inherit. Read-only for them."""
 
-    __slots__ = ("config", "scratch", "streams", "inherited", "has_hooks", "baseline", "handler", "encoder", "slots", "spares",
-                 "own_children", "gc_enabled", "notify_read", "notify_write", "retire_read", "retire_write")
+    __slots__ = ("config", "scratch", "streams", "inherited", "imported", "has_hooks", "baseline", "handler", "encoder",
+                 "slots", "spares", "own_children", "gc_enabled", "notify_read", "notify_write", "retire_read", "retire_write")
 
 
 def main():
@@ -90,6 +90,9 @@ def _import(world):
         world.handler = loader.load(config.handler, config.task_root)
     except BaseException as error:
         return _failed(config, payload.init_error_of(error, "the handler module"))
+    if config.immortal:
+        layout.prepare()
+    world.imported = layout.CodeWatch()
     try:
         hooks.run_before_snapshot()
     except BaseException as error:
@@ -142,28 +145,55 @@ def _serve(world):
     # or photons would write to 40 KB more.
     _warn_of_connections(world.inherited.import_ended())
     world.streams.flush()
-    _make_cheap(world)
+    stage = _stage(world)
+    _try("the loop was not rehearsed", rehearsal.rehearse, stage)
     keeper = _Keeper(world, system.adopt_orphans())
     if not config.readable_memory:
         system.hide_memory()
     if config.immortal:
-        rehearsal.immortalise()
+        _try("memory was not laid out", _lay_out, world, stage)
     gc.freeze()
     system.trim_heap()
     return keeper.run()
 
 
-def _make_cheap(world):
-    """See `rehearsal`. The copy of the world keeps the rehearsal's handler out."""
+def _stage(world):
+    """A copy of the world for `rehearsal`, which keeps its handler out of the world."""
     stage = World()
     for name in World.__slots__:
-        if hasattr(world, name):
+        if name != "imported" and hasattr(world, name):
             setattr(stage, name, getattr(world, name))
     stage.config = world.config.for_rehearsal()
+    return stage
+
+
+def _try(failure, step, *arguments):
+    """Runs what only makes photons smaller."""
     try:
-        rehearsal.rehearse(stage)
+        step(*arguments)
     except Exception as error:
-        tell("the rehearsal failed, photons will need more memory: %r" % error)
+        tell("%s, photons will need more memory: %r" % (failure, error))
+
+
+def _lay_out(world, stage):
+    """See `rehearsal.immortalise` and `layout`."""
+    moved = _gather(world, rehearsal.immortalise())
+    world.imported = None
+    if moved:
+        # Again: what was run for all this has displaced what the interpreter knew of the loop.
+        rehearsal.rehearse(stage)
+        layout.fill_holes(system.libc())
+
+
+def _gather(world, functions):
+    """Returns how many code objects were moved. What it makes is gone when it returns,
+    or it would leave the holes that are to be filled."""
+    watch = layout.CodeWatch(functions)
+    if not watch.codes or layout.watched():
+        return 0
+    forked = rehearsal.watch_fork(world.inherited, watch)
+    start = layout.code_of(_Keeper, system.VictimScore, _empty, photon.run, photon.Photon.live, world.handler)
+    return layout.gather(watch, world.imported, [*forked, *start])
 
 
 def _warn_of_threads():

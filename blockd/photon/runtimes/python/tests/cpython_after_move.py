@@ -1,0 +1,61 @@
+"""CPython's own tests, before and after `layout` moved the code that they run.
+
+    python3 cpython_after_move.py [TEST...]
+
+Needs CPython 3.12 or 3.13 with its package `test` (Debian: libpython3-testsuite).
+Exit code 0: no test fails after the move that passed before it. `test_dis` is not
+in the list: it compares addresses of code that it noted when it was imported.
+"""
+
+import gc
+import importlib
+import io
+import os
+import sys
+import unittest
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from lantern_runtime import layout, rehearsal, system  # noqa: E402  (the folder has to be on the path first)
+
+TESTS = """
+    ast asyncgen asyncio.test_futures asyncio.test_tasks bdb code collections contextlib copy coroutines cprofile
+    dataclasses datetime decimal descr dict email enum exceptions functools generators genexps http_cookies inspect
+    itertools json list listcomps monitoring opcache patma pickle profile property re scope string super sys_setprofile
+    sys_settrace threading traceback typing urlparse weakref
+"""
+
+
+def run(names, moment):
+    """Runs the tests of modules; returns the names of those that failed."""
+    suite = unittest.TestSuite(unittest.defaultTestLoader.loadTestsFromName(name) for name in names)
+    log = io.StringIO()
+    result = unittest.TextTestRunner(stream=log, verbosity=0).run(suite)
+    failed = {str(test): trace for test, trace in result.failures + result.errors}
+    print("%s: %d tests, %d failed, %d skipped" % (moment, result.testsRun, len(failed), len(result.skipped)), file=sys.stderr)
+    return failed
+
+
+def move():
+    """As the zygote does; returns how many code objects were moved."""
+    gc.collect()
+    gc.disable()
+    moved = layout.gather(layout.CodeWatch(rehearsal.immortalise()), IMPORTED, [])
+    layout.fill_holes(system.libc())
+    gc.freeze()
+    gc.enable()
+    return moved
+
+
+names = ["test.test_" + name for name in sys.argv[1:] or TESTS.split()]
+for name in names:
+    importlib.import_module(name)
+system.prepare()
+layout.prepare()
+IMPORTED = layout.CodeWatch()
+before = run(names, "before")
+moved = move()
+print("moved: %d code objects" % moved, file=sys.stderr)
+after = run(names, "after")
+for test in after.keys() - before.keys():
+    print("FAILED only after the move: %s\n%s" % (test, after[test]), file=sys.stderr)
+sys.exit(0 if moved and after.keys() <= before.keys() else 1)
