@@ -52,14 +52,39 @@ install() {
     layer "install $*"
 }
 
+# debian_sources SUITE DIRECTORY: the sources of this host's Debian 12, for that suite.
+debian_sources() {
+    local from
+    mkdir -p "$2"
+    for from in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
+        [ ! -s "$from" ] || sed "s/bookworm/$1/g" "$from" > "$2/debian.${from##*.}"
+    done
+    [ -n "$(ls "$2")" ] || echo "deb http://deb.debian.org/debian $1 main" > "$2/debian.list"
+}
+
+# debian_root SUITE DIRECTORY PACKAGE…: a root of that suite with packages, in one piece.
+debian_root() {
+    local suite=$1 directory=$2 work
+    shift 2
+    need mmdebstrap=mmdebstrap
+    work=$(mktemp -d)
+    debian_sources "$suite" "$work/sources"
+    if ! cat "$work"/sources/* | mmdebstrap --quiet --variant=minbase --mode=root --include="$(IFS=,; echo "$*")" \
+        "$suite" "$work/root" -; then
+        rm -rf --one-file-system "$work"
+        die "no Debian $suite from the sources in /etc/apt (apt says why above); name ones there that have it"
+    fi
+    mkdir -p "$(dirname "$directory")"
+    rm -rf --one-file-system "$directory"
+    mv "$work/root" "$directory"
+    rm -rf --one-file-system "$work"
+}
+
 # base [SUITE]: Debian, bookworm unless said otherwise, from where this host's bookworm comes from.
 base() {
-    local suite=${1:-bookworm} tar=$apt/base.tar from
-    mkdir -p "$apt/sources" "$apt/lists/partial"
-    for from in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
-        [ ! -s "$from" ] || sed "s/bookworm/$suite/g" "$from" > "$apt/sources/debian.${from##*.}"
-    done
-    [ -n "$(ls "$apt/sources")" ] || echo "deb http://deb.debian.org/debian $suite main" > "$apt/sources/debian.list"
+    local suite=${1:-bookworm} tar=$apt/base.tar
+    mkdir -p "$apt/lists/partial"
+    debian_sources "$suite" "$apt/sources"
     apt_get update || die "no lists of Debian $suite from the sources in /etc/apt (apt says why above);" \
         "name ones there that have it, or update debian-archive-keyring where a key is missing"
     cat "$apt"/sources/* | mmdebstrap --quiet --variant=minbase --mode=root "$suite" "$tar" -

@@ -25,3 +25,14 @@ fn the_python_runtime_keeps_its_table() {
     let mut command = Command::new("/usr/bin/python3");
     run(command.args(["-m", "unittest", "discover", "-s"]).arg(runtimes().join("python/tests")));
 }
+
+/// Debian 12 has Python 3.11, where objects are not immortal and code is not moved.
+#[test]
+fn privileged_the_python_runtime_keeps_its_table_on_debian_13() {
+    if std::env::var_os("LANTERN_DEBIAN_13").is_none() {
+        eprintln!("SKIPPED: LANTERN_DEBIAN_13 is not set; scripts/test makes a root of Debian 13 and sets it");
+        return;
+    }
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("python-root"));
+    run(command.args(["python3", "-m", "unittest", "discover", "-s", "/mnt/tests"]));
+}

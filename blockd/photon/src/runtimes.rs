@@ -59,7 +59,7 @@ macro_rules! python {
 }
 
 /// The files of the Python runtime.
-const PYTHON_FILES: [(&str, &str); 22] = python![
+const PYTHON_FILES: [(&str, &str); 23] = python![
     "lantern_runtime/__init__.py",
     "lantern_runtime/config.py",
     "lantern_runtime/context.py",
@@ -68,6 +68,7 @@ const PYTHON_FILES: [(&str, &str); 22] = python![
     "lantern_runtime/imports.py",
     "lantern_runtime/inherited.py",
     "lantern_runtime/isolation.py",
+    "lantern_runtime/layout.py",
     "lantern_runtime/loader.py",
     "lantern_runtime/logs.py",
     "lantern_runtime/payload.py",

@@ -46,7 +46,7 @@ def arguments():
     parser.add_argument("--language", action="append", choices=LANGUAGES, help="only this one (may be repeated)")
     parser.add_argument("--counts", help="C to measure, as 1,2,4 [default: 1,2,4,8,16,32,64]")
     parser.add_argument("--repeats", type=int, help="measurements of each point [default: 3]")
-    parser.add_argument("--images", default=os.path.join(CACHE, "photon-images-2"), help="made by scripts/photon-images if missing")
+    parser.add_argument("--images", default=os.path.join(CACHE, "photon-images-3"), help="made by scripts/photon-images if missing")
     parser.add_argument("--binaries", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release"), help="where blockd and flattener are [default: built from this source tree]")
     parser.add_argument("--host", default="100.100.0.1", help="this machine as sandboxes see it [default: the worker's bridge]")
     parser.add_argument("--serve", action="append", default=[], metavar="ARG", help="a further argument of blockd serve")

@@ -2,7 +2,7 @@
 
     python3 cpython_after_move.py [TEST...]
 
-Needs CPython 3.12 or 3.13 with its package `test` (Debian: libpython3-testsuite).
+Needs CPython 3.12 or 3.13 with its package `test` (Debian: libpython3.13-testsuite).
 Exit code 0: no test fails after the move that passed before it. `test_dis` is not
 in the list: it compares addresses of code that it noted when it was imported.
 """
