@@ -81,11 +81,13 @@ handler = getattr(importlib.import_module(module), function)
 if "laid-out" in sys.argv:
     from lantern_runtime import hooks, layout, rehearsal, system
     system.prepare()
-    layout.prepare()
     imported = layout.CodeWatch()
     hooks.run_before_snapshot()
     gc.collect()
-    layout.gather(layout.CodeWatch(rehearsal.immortalise()), imported, layout.code_of(handler))
+    functions = rehearsal.immortalise()
+    watch = layout.CodeWatch(functions)
+    layout.move(functions, watch.codes, layout.choose(watch, imported, layout.code_of(handler)))
+    del functions, watch, imported
     layout.fill_holes(system.libc())
 gc.disable()
 gc.freeze()

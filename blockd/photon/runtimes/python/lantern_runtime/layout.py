@@ -5,9 +5,11 @@ CPython writes to is small and lies scattered. Two things are done about it in
 the zygote, after all that it runs has run and its objects are immortal
 (`rehearsal`):
 
-- `gather` copies byte code that ran to one place. Where CPython could not
+- `move` copies byte code that ran to one place. Where CPython could not
   specialise an instruction it counts in it each time that it comes by: an S3
-  client wrote to 190 KB of code, which lay in 1,700 KB of pages.
+  client wrote to 190 KB of code, which lay in 1,700 KB of pages. What to move
+  and in what order is for `choose`, in a forked process (`rehearsal.scout`):
+  it sees what runs after a fork, and what it needs of memory goes with it.
 - `fill_holes` takes the free memory between the objects that there are, so
   that the objects of a photon come to lie next to each other.
 
@@ -29,6 +31,17 @@ _CODE = type((lambda: 0).__code__)
 _WORD = 8
 _ALIGN = 16
 
+CACHE_UNITS = {
+    (3, 12): {25: 1, 60: 1, 92: 1, 93: 1, 95: 4, 106: 9, 107: 1, 116: 4, 122: 1, 123: 1, 141: 1, 171: 3},
+    (3, 13): {5: 1, 39: 1, 40: 3, 45: 1, 53: 3, 58: 1, 59: 1, 72: 1, 77: 1, 82: 9, 91: 4, 93: 1, 97: 1, 98: 1, 99: 1, 100: 1,
+              104: 1, 108: 4, 117: 1},
+}
+"""Of each instruction that has one: the length of its cache, in units of 2 bytes,
+of which the first is the counter. As `opcode` has it, whose import costs memory."""
+
+_JUMP_BACKWARD = 77
+"""The instruction in 3.13 that a just-in-time compiler replaces."""
+
 _ONE_STEP = 16
 """By so much a counter is smaller after its instruction ran once."""
 
@@ -38,109 +51,94 @@ POOL_BYTES, POOL_HEAD_BYTES = 16384, 48
 """A pool holds objects of one size, behind its head."""
 MOST_FILL_BYTES = 8 * 1024 * 1024
 """Most memory that `fill_holes` takes from each of the two."""
-CHUNK_SIZES = [*(1 << bits for bits in range(16, 9, -1)), *range(512, 16, -_ALIGN)]
+CHUNK_SIZES = [*(1 << bits for bits in range(13, 9, -1)), *range(512, 16, -_ALIGN)]
 """Sizes of the C library's memory that are taken, in bytes; larger holes stay."""
-
-_caches = None
-"""What `_cache_units` returned; None where code cannot be moved."""
 
 _kept = []
 """What must stay where it is for as long as this process and its photons live."""
 
 
-def prepare():
-    """Looks whether code can be moved in this interpreter, and imports what that needs.
-    Called before objects are immortal: what comes later costs photons 100 KB."""
-    global _caches
-    if (3, 12) <= sys.version_info < (3, 14) and sys.maxsize > 2 ** 32 and not hasattr(sys, "gettotalrefcount"):
-        try:
-            import ctypes  # noqa: F401
-
-            _caches = None if _has_jit() else _cache_units()
-        except ImportError:
-            pass
+def can_move():
+    """Whether code can be moved in this interpreter."""
+    if sys.version_info[:2] not in CACHE_UNITS or sys.maxsize < 2 ** 32 or hasattr(sys, "gettotalrefcount"):
+        return False
+    try:
+        import ctypes  # noqa: F401
+    except ImportError:
+        return False
+    return not (_has_jit() or _watched())
 
 
 def _has_jit():
     """Compiled traces know the address of the code that they are of."""
     if sys.version_info < (3, 13):
         return False
-    import sysconfig
 
-    return "experimental-jit" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    def loop():
+        for _ in range(10_000):
+            pass
+
+    loop()
+    place = loop.__code__.co_code.index(_JUMP_BACKWARD)
+    return loop.__code__._co_code_adaptive[place] != _JUMP_BACKWARD
+
+
+def _watched():
+    """Debuggers, profilers and measurers of coverage keep tables of code."""
+    return bool(sys.gettrace() or sys.getprofile() or any(sys.monitoring.get_tool(number) for number in range(6)))
 
 
 class CodeWatch:
-    """The code that there is at a moment, and in what state. Empty where code cannot
-    be moved. Costs 1.5 ms for 1,000 functions."""
+    """The code of functions, and what is nested in it, with its state at a moment.
+    Costs 1.5 ms and 16 KB for 1,000 functions."""
 
-    __slots__ = ("functions", "codes", "states")
+    __slots__ = ("codes", "states")
 
     def __init__(self, functions=None):
         """`functions` are all that there are, if somebody has looked already."""
-        if _caches is None:
-            functions = []
-        elif functions is None:
+        if functions is None:
             functions = [item for item in gc.get_objects() if type(item) is _FUNCTION]
-        self.functions, self.codes = functions, _codes(functions)
-        self.states = self._states()
-
-    def _states(self):
-        return {address: hash(code._co_code_adaptive) for address, code in self.codes.items()}
-
-    def ran(self):
-        """Addresses of what ran since this was made, in an `array`."""
-        now = self._states()
-        return array("Q", [address for address, state in self.states.items() if now[address] != state])
-
-    def since(self, earlier):
-        """Addresses of what ran or came between `earlier` and this."""
-        return {address for address, state in self.states.items() if earlier.states.get(address) != state}
+        codes = self.codes = [function.__code__ for function in functions]
+        for code in codes:  # grows meanwhile; code of several functions is in it several times
+            codes.extend(item for item in code.co_consts if type(item) is _CODE)
+        self.states = array("q", (hash(code._co_code_adaptive) for code in codes))
 
 
-def gather(now, imported, more):
-    """Moves what is to be written to together: code at the addresses `more`, and code
-    that ran since `imported`, more than once, and in which CPython counts. Behind it
-    what it counted in once, then all else that ran until `now`: two `CodeWatch`.
-    Returns how many code objects."""
-    more = set(more)
-    recent = now.since(imported)
-    ranked = ([], [], [])
-    for address, code in now.codes.items():
-        fresh = code.replace()._co_code_adaptive
-        if address in more:
-            rank = 0
-        elif fresh == code._co_code_adaptive:
+def choose(now, imported, start):
+    """What to move: places in the list `now.codes`, in an `array`, in the order in
+    which it is to lie. First code that is about to run: `start`, and what ran since
+    `now`. Then what ran since `imported`, more than once, and CPython counts in. Then
+    what it counted in once, then all else that ran."""
+    then = dict(zip(map(id, imported.codes), imported.states))
+    start = set(map(id, start))
+    ranked, seen = ([], [], []), set()
+    for place, (code, state) in enumerate(zip(now.codes, now.states)):
+        address, adaptive = id(code), code._co_code_adaptive
+        if address in seen:
             continue
+        seen.add(address)
+        if address in start or hash(adaptive) != state:
+            rank = 0
         else:
-            rank = 2 - _counted(code, fresh) if address in recent else 2
+            fresh = code.replace()._co_code_adaptive
+            if fresh == adaptive:
+                continue  # never ran
+            rank = 2 if then.get(address) == state else 2 - _counted(code, fresh)
         if _free_of_others(code):
-            ranked[rank].append(code)
-    places = _copy([code for rank in ranked for code in rank])
-    _refer(now, places)
-    return len(places)
-
-
-def _cache_units():
-    """Of each instruction that has one: the length of its cache, in units of 2 bytes.
-    The first unit is the counter."""
-    import opcode
-
-    entries = opcode._inline_cache_entries
-    if isinstance(entries, dict):
-        return {opcode.opmap[name]: count for name, count in entries.items() if count}
-    return {number: count for number, count in enumerate(entries) if count}
+            ranked[rank].append(place)
+    return array("I", [place for rank in ranked for place in rank])
 
 
 def _counted(code, fresh):
     """How often `code` at least ran through an instruction that is not specialised (0,
     1, 2): it counts there, and will again. `fresh` is its byte code as it was made."""
+    caches = CACHE_UNITS[sys.version_info[:2]]
     now, plain = code._co_code_adaptive, code.co_code
     most = place = 0
     while place < len(plain):
         number = plain[place]
         place += 2
-        count = _caches.get(number)
+        count = caches.get(number)
         if count:
             if now[place - 2] == number and now[place:place + 2] != fresh[place:place + 2]:
                 steps = int.from_bytes(fresh[place:place + 2], "little") - int.from_bytes(now[place:place + 2], "little")
@@ -149,26 +147,6 @@ def _counted(code, fresh):
                 most = 1
             place += 2 * count
     return most
-
-
-def watched():
-    """Whether there are debuggers, profilers or measurers of coverage: they keep tables
-    of code, which must not move then."""
-    return bool(sys.gettrace() or sys.getprofile() or any(sys.monitoring.get_tool(number) for number in range(6)))
-
-
-def _codes(functions):
-    """Code objects by address: those of `functions`, and what is nested in these."""
-    found = {}
-    waiting = [function.__code__ for function in functions]
-    while waiting:
-        code = waiting.pop()
-        if id(code) not in found:
-            found[id(code)] = code
-            for item in code.co_consts:
-                if type(item) is _CODE:
-                    waiting.append(item)
-    return found
 
 
 def _free_of_others(code):
@@ -187,13 +165,24 @@ def _size(code):
 
 
 def code_of(*owners):
-    """Addresses of the code of these functions and of the methods of these classes."""
+    """The code of these functions and of the methods of these classes."""
     functions = [item for owner in owners for item in (vars(owner).values() if isinstance(owner, type) else (owner,))]
-    return [id(function.__code__) for function in functions if type(function) is _FUNCTION]
+    return [function.__code__ for function in functions if type(function) is _FUNCTION]
+
+
+def move(functions, codes, chosen):
+    """Copies `codes`, those at the places `chosen`, next to each other, and lets all
+    `functions` and `codes` refer to the copies. Returns how many were moved."""
+    offset = _offset_of_code()
+    if offset is None:
+        return 0
+    places = _copy([codes[place] for place in chosen if place < len(codes)])
+    _refer(functions, codes, places, offset)
+    return len(places)
 
 
 def _copy(codes):
-    """Copies them next to each other; returns address -> address of the copy."""
+    """Returns address -> address of the copy."""
     from ctypes import addressof, c_char, string_at
 
     room = sum(-(-_size(code) // _ALIGN) * _ALIGN for code in codes)
@@ -212,27 +201,19 @@ def _copy(codes):
     return places
 
 
-def _refer(watch, places):
-    """Lets functions, and code around code, refer to the copies."""
+def _refer(functions, codes, places, offset):
     from ctypes import c_size_t
 
-    offset = _offset_of_code()
-    if offset is None:
-        places.clear()
-        return
-    for function in watch.functions:
-        place = places.get(id(function.__code__))
+    for function in functions:
         word = c_size_t.from_address(id(function) + offset)
-        if place is not None and word.value == id(function.__code__):
-            word.value = place
-    for code in watch.codes.values():
+        word.value = places.get(word.value, word.value)
+    for code in codes:
         constants = code.co_consts
         for index, item in enumerate(constants):
-            place = places.get(id(item))
-            if place is not None:
+            if type(item) is _CODE and id(item) in places:
                 word = c_size_t.from_address(id(constants) + tuple.__basicsize__ + _WORD * index)
                 if word.value == id(item):
-                    word.value = place
+                    word.value = places[id(item)]
 
 
 def _offset_of_code():
@@ -250,7 +231,7 @@ def _offset_of_code():
 
 def fill_holes(libc):
     """Takes what is free between objects, until memory comes in one piece. `libc` is
-    the C library or None. What is taken is not written to."""
+    the C library or None."""
     gc.collect()  # empties the interpreter's own lists of free objects
     if os.environ.get("PYTHONMALLOC", "pymalloc") == "pymalloc":
         _fill_pools()
@@ -280,6 +261,7 @@ def _fill_chunks(libc):
     """For each size, until three in a row lie behind each other."""
     import ctypes
 
+    libc.malloc_trim(0)  # what is free and was used before would stay for good
     malloc = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t)(("malloc", libc))
     left = MOST_FILL_BYTES
     for size in CHUNK_SIZES:

@@ -18,7 +18,6 @@ import _socket
 import gc
 import os
 import sys
-from array import array
 
 from . import isolation, photon, slots
 
@@ -71,38 +70,42 @@ def rehearse(world):
         theirs.close()
 
 
-def watch_fork(inherited, watch):
-    """Forks a photon that only looks at what runs until it would ask for work, and
-    ends: hooks that run after a fork, the interpreter's own among them. Returns the
-    addresses of that code. `watch` was made just now."""
-    found = array("Q")
+def scout(inherited, look):
+    """Forks a photon that settles in, and then only calls `look` and ends. Returns the
+    bytes of what that returned, an `array`; none if it came to no end."""
     ours, theirs = os.pipe()
     try:
         pid = inherited.fork(os.fork)
         if pid == 0:
-            _tell_what_ran(watch, theirs)
+            _look_around(look, theirs)
         os.close(theirs)
         theirs = None
-        found.frombytes(_all_of(ours))
-        os.waitpid(pid, 0)
-    except OSError:
-        pass  # no fork, or a handler of the import's took the child
+        found = _all_of(ours)
+        return found if _succeeded(pid) else b""
     finally:
         for fd in (ours, theirs):
             if fd is not None:
                 os.close(fd)
-    return found
 
 
-def _tell_what_ran(watch, fd):
+def _look_around(look, fd):
+    status = 1
     try:
         photon.settle_in()
         isolation.reseed()
-        data = memoryview(watch.ran().tobytes())
+        data = memoryview(look().tobytes())
         while data:
             data = data[os.write(fd, data):]
+        status = 0
     finally:
-        os._exit(0)
+        os._exit(status)
+
+
+def _succeeded(pid):
+    try:
+        return os.waitpid(pid, 0)[1] == 0
+    except ChildProcessError:
+        return False  # a handler of the import's was faster
 
 
 def _all_of(fd):
@@ -110,8 +113,7 @@ def _all_of(fd):
     while True:
         part = os.read(fd, 65536)
         if not part:
-            data = b"".join(parts)
-            return data[:len(data) // 8 * 8]
+            return b"".join(parts)
         parts.append(part)
 
 

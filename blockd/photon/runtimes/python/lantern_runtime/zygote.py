@@ -18,6 +18,7 @@ import os
 import select
 import sys
 import time
+from array import array
 
 from . import config as configuration
 from . import hooks, inherited, isolation, layout, loader, payload, photon, rehearsal, rootlogger, slots, system
@@ -90,9 +91,9 @@ def _import(world):
         world.handler = loader.load(config.handler, config.task_root)
     except BaseException as error:
         return _failed(config, payload.init_error_of(error, "the handler module"))
-    if config.immortal:
-        layout.prepare()
-    world.imported = layout.CodeWatch()
+    # For one photon at a time there would be nothing to share.
+    lays_out = config.immortal and config.most_photons > 1 and layout.can_move()
+    world.imported = layout.CodeWatch() if lays_out else None
     try:
         hooks.run_before_snapshot()
     except BaseException as error:
@@ -150,8 +151,10 @@ def _serve(world):
     keeper = _Keeper(world, system.adopt_orphans())
     if not config.readable_memory:
         system.hide_memory()
-    if config.immortal:
-        _try("memory was not laid out", _lay_out, world, stage)
+    functions = rehearsal.immortalise() if config.immortal else []
+    if world.imported is not None:
+        _try("memory was not laid out", _lay_out, world, stage, functions)
+    del functions
     gc.freeze()
     system.trim_heap()
     return keeper.run()
@@ -175,25 +178,19 @@ def _try(failure, step, *arguments):
         tell("%s, photons will need more memory: %r" % (failure, error))
 
 
-def _lay_out(world, stage):
-    """See `rehearsal.immortalise` and `layout`."""
-    moved = _gather(world, rehearsal.immortalise())
+def _lay_out(world, stage, functions):
+    """See `layout`. `functions` are all that there are."""
+    start = layout.code_of(_Keeper, system.VictimScore, _empty, photon.run, photon.Photon.live, world.handler)
+    watch = layout.CodeWatch(functions)
+    chosen = array("I")
+    chosen.frombytes(rehearsal.scout(world.inherited, lambda: layout.choose(watch, world.imported, start)))
     world.imported = None
-    if moved:
+    if layout.move(functions, watch.codes, chosen):
+        # What is made here must be gone before, or it would leave the holes that are to be filled.
+        del watch, chosen, start
         # Again: what was run for all this has displaced what the interpreter knew of the loop.
         rehearsal.rehearse(stage)
         layout.fill_holes(system.libc())
-
-
-def _gather(world, functions):
-    """Returns how many code objects were moved. What it makes is gone when it returns,
-    or it would leave the holes that are to be filled."""
-    watch = layout.CodeWatch(functions)
-    if not watch.codes or layout.watched():
-        return 0
-    forked = rehearsal.watch_fork(world.inherited, watch)
-    start = layout.code_of(_Keeper, system.VictimScore, _empty, photon.run, photon.Photon.live, world.handler)
-    return layout.gather(watch, world.imported, [*forked, *start])
 
 
 def _warn_of_threads():

@@ -39,7 +39,9 @@ def move():
     """As the zygote does; returns how many code objects were moved."""
     gc.collect()
     gc.disable()
-    moved = layout.gather(layout.CodeWatch(rehearsal.immortalise()), IMPORTED, [])
+    functions = rehearsal.immortalise()
+    watch = layout.CodeWatch(functions)
+    moved = layout.move(functions, watch.codes, layout.choose(watch, IMPORTED, []))
     layout.fill_holes(system.libc())
     gc.freeze()
     gc.enable()
@@ -50,7 +52,6 @@ names = ["test.test_" + name for name in sys.argv[1:] or TESTS.split()]
 for name in names:
     importlib.import_module(name)
 system.prepare()
-layout.prepare()
 IMPORTED = layout.CodeWatch()
 before = run(names, "before")
 moved = move()

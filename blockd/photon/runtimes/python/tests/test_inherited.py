@@ -147,7 +147,7 @@ class Connections(Together):
     os.register_at_fork(before=before, after_in_parent=after)
     def handler(event, context):
         return attempt(connection.send, b"x")
-    """, PEER=str(Peer(self).port), LANTERN_PYTHON_IMMORTAL="0")  # without a fork before the first photon's
+    """, PEER=str(Peer(self).port))
         self.assertEqual(self.call({}), "BrokenPipeError")
         self.assertRegex(runtime.log(), "a photon could not be parted from what the import opened: OSError.*\\n"
                                         ".*a photon ended before it took an invocation: exit status 1; next try")

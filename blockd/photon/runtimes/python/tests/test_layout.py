@@ -9,6 +9,9 @@ import unittest
 
 from harness import HERE, RuntimeCase
 
+sys.path.append(os.path.dirname(HERE))
+from lantern_runtime import layout  # noqa: E402
+
 MOVES = (3, 12) <= sys.version_info < (3, 14)
 """Whether this interpreter's code is moved."""
 
@@ -17,12 +20,12 @@ PRELUDE = """
     sys.path.append(%r)
     from lantern_runtime import layout, rehearsal, system
     system.prepare()
-    layout.prepare()
-    CODE = type((lambda: 0).__code__)
 
-    def move(imported, more=()):
+    def move(imported, start=()):
         gc.collect()
-        moved = layout.gather(layout.CodeWatch(rehearsal.immortalise()), imported, more)
+        functions = rehearsal.immortalise()
+        watch = layout.CodeWatch(functions)
+        moved = layout.move(functions, watch.codes, layout.choose(watch, imported, start))
         layout.fill_holes(system.libc())
         return moved
 
@@ -139,29 +142,32 @@ class Moving(unittest.TestCase):
     @unittest.skipUnless(MOVES, "this interpreter's code is not moved")
     def test_tools_that_watch_code_are_seen(self):
         self.assertEqual(self.run_code("""
-            found = [layout.watched()]
+            found = [layout.can_move()]
             sys.settrace(lambda *_: None)
-            found.append(layout.watched())
+            found.append(layout.can_move())
             sys.settrace(None)
             sys.setprofile(lambda *_: None)
-            found.append(layout.watched())
+            found.append(layout.can_move())
             sys.setprofile(None)
             sys.monitoring.use_tool_id(sys.monitoring.COVERAGE_ID, "a tool")
-            found.append(layout.watched())
+            found.append(layout.can_move())
             tell(found)
-        """), [False, True, True, True])
+        """), [True, False, False, False])
 
-    @unittest.skipIf(MOVES, "this interpreter's code is moved")
-    def test_nothing_is_moved_elsewhere(self):
-        self.assertEqual(self.run_code("""
-            def ran():
-                return len(str(ran))
-            imported = layout.CodeWatch()
-            ran()
-            place = id(ran.__code__)
-            watch = layout.CodeWatch()
-            tell([watch.codes, len(watch.ran()), layout.gather(watch, imported, []), place == id(ran.__code__)])
-        """), [{}, 0, 0, True])
+    @unittest.skipUnless(MOVES, "this interpreter's code is not moved")
+    def test_lengths_of_caches_are_the_interpreters(self):
+        import opcode
+
+        entries = opcode._inline_cache_entries
+        if isinstance(entries, dict):
+            entries = {opcode.opmap[name]: count for name, count in entries.items()}
+            self.assertEqual(layout._JUMP_BACKWARD, opcode.opmap["JUMP_BACKWARD"])
+        else:
+            entries = dict(enumerate(entries))
+        self.assertEqual(layout.CACHE_UNITS[sys.version_info[:2]], {number: count for number, count in entries.items() if count})
+
+    def test_only_versions_that_were_tried_are_moved(self):
+        self.assertIs(self.run_code("tell(layout.can_move())"), MOVES)
 
     def test_holes_are_filled_within_bounds(self):
         """Whatever the allocator: what is taken has a limit, and the interpreter goes on."""
@@ -205,20 +211,48 @@ class InTheRuntime(RuntimeCase):
         """A hundred functions, each in a page of its own: 400 KB, or 40 KB side by side."""
         written = []
         for immortal in ("1", "0"):
-            runtime = self.start(self.HANDLER, LANTERN_PYTHON_IMMORTAL=immortal)
+            runtime = self.start(self.HANDLER, concurrency=2, LANTERN_PYTHON_IMMORTAL=immortal)
             written.append(self.call({}))
             self.assertEqual(runtime.stop(), 0)
         self.assertLess(written[0], written[1] - 300)
 
-    def test_a_fork_hook_that_fails_stops_nothing(self):
-        self.start("""
-            import os
-            pids = []
-            def note():
-                pids.append(os.getpid())
-                raise ValueError("from a hook")
-            os.register_at_fork(after_in_child=note)
+    @unittest.skipUnless(MOVES, "this interpreter's code is not moved")
+    def test_one_photon_at_a_time_has_nothing_to_share(self):
+        written = []
+        for concurrency in (2, 1):
+            runtime = self.start(self.HANDLER, concurrency=concurrency)
+            written.append(self.call({}))
+            self.assertEqual(runtime.stop(), 0)
+        self.assertLess(written[0], written[1] - 200)
+
+    def test_hooks_of_forks_that_fail_stop_nothing(self):
+        for failure in ("raise ValueError('from a hook')", "os._exit(3)", "os.kill(os.getpid(), 9)"):
+            runtime = self.start("""
+                import os
+                forks = [0]
+                def count():
+                    forks[0] += 1
+                def note():
+                    if forks[0] == 1 and LAID_OUT:
+                        FAILURE
+                os.register_at_fork(before=count, after_in_child=note)
+                def handler(event, context):
+                    return "here"
+            """.replace("FAILURE", failure).replace("LAID_OUT", str(MOVES)), concurrency=2)
+            self.assertEqual(self.call({}), "here")
+            self.assertEqual(runtime.stop(), 0)
+
+    def test_a_handler_of_signals_that_takes_the_scout_stops_nothing(self):
+        runtime = self.start("""
+            import os, signal
+            def reap(number, frame):
+                try:
+                    os.waitpid(-1, os.WNOHANG)
+                except ChildProcessError:
+                    pass
+            signal.signal(signal.SIGCHLD, reap)
             def handler(event, context):
-                return pids == [os.getpid()]
-        """)
-        self.assertIs(self.call({}), True)
+                return "here"
+        """, concurrency=2)
+        self.assertEqual(self.call({}), "here")
+        self.assertEqual(runtime.stop(), 0)

@@ -211,7 +211,7 @@ class Death(RuntimeCase):
             os.fork = refuse
             def handler(event, context):
                 return "here"
-            """, LANTERN_PYTHON_IMMORTAL="0")  # without a fork before the first photon's
+            """)
         self.assertEqual(self.call({}), "here")
         self.assertEqual(runtime.log().count("no photon could be forked"), 3)
 
