@@ -46,7 +46,7 @@ class Answer:
 class Connection:
     """One keep-alive connection, opened when first needed. Not thread safe."""
 
-    __slots__ = ("address", "timeout", "sock", "_rest", "_cut")
+    __slots__ = ("address", "timeout", "sock", "cut", "_rest")
 
     def __init__(self, address, timeout=None):
         """`address` is (host, port); `timeout` in seconds, None waits for ever."""
@@ -54,7 +54,8 @@ class Connection:
         self.timeout = timeout
         self.sock = None
         self._rest = b""
-        self._cut = False  # answered before it had read the whole request
+        self.cut = False
+        """Whether the server answered before it had read the whole request, and reads no more."""
 
     def open(self):
         """Connects if not connected."""
@@ -70,7 +71,7 @@ class Connection:
             raise
         self.sock = sock
         self._rest = b""
-        self._cut = False
+        self.cut = False
 
     def close(self):
         """Closes the connection, if there is one."""
@@ -100,7 +101,8 @@ class Connection:
         self._send(self._request(method, path, headers, "Transfer-Encoding: chunked\r\n"))
 
     def send_chunk(self, data):
-        """Sends one piece of the body. An empty one is no piece: it would end it."""
+        """Sends one piece of the body. An empty one is no piece: it would end it. After
+        it `cut` says whether more makes sense."""
         if data:
             self._send(b"%x\r\n%b\r\n" % (len(data), data))
 
@@ -119,7 +121,7 @@ class Connection:
             self.sock.sendall(data)
         except BaseException as error:
             if isinstance(error, ConnectionError) and self._answered():
-                self._cut = True
+                self.cut = True
                 return
             self.close()
             raise
@@ -144,7 +146,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        if self._cut or headers.get("connection", "").lower() == "close":
+        if self.cut or headers.get("connection", "").lower() == "close":
             self.close()
         return Answer(status, headers, body)
 

@@ -74,11 +74,16 @@ class Inherited:
         if self._needed and self._plan is None:
             self._take(Plan(self._pid))  # OpenBLAS ends its threads at the first fork
         self._armed = self._needed
+        zygote = os.getpid()
         try:
             pid = call()
             if pid == 0:
                 self._after_fork()  # what user code has there may run no hooks
             return pid
+        except BaseException:
+            if os.getpid() != zygote:
+                os._exit(1)  # it would become a second zygote
+            raise
         finally:
             self._armed = False
 

@@ -39,6 +39,10 @@ CACHE_UNITS = {
 """Of each instruction that has one: the length of its cache, in units of 2 bytes,
 of which the first is the counter. As `opcode` has it, whose import costs memory."""
 
+TABLES = {(3, 12): (-8, -24), (3, 13): (-8, -24, -48)}
+"""Where a code object refers to its `co_extra`, `_co_monitoring` and `co_executors`,
+in bytes from the end of what all code objects have."""
+
 _JUMP_BACKWARD = 77
 """The instruction in 3.13 that a just-in-time compiler replaces."""
 
@@ -55,7 +59,8 @@ CHUNK_SIZES = [*(1 << bits for bits in range(13, 9, -1)), *range(512, 16, -_ALIG
 """Sizes of the C library's memory that are taken, in bytes; larger holes stay."""
 
 _kept = []
-"""What must stay where it is for as long as this process and its photons live."""
+"""What must stay where it is for as long as this process and its photons live, also
+while the interpreter ends: the list is immortal, so what is in it is never freed."""
 
 
 def can_move():
@@ -66,7 +71,7 @@ def can_move():
         import ctypes  # noqa: F401
     except ImportError:
         return False
-    return not (_has_jit() or _watched())
+    return not (watched() or _has_jit())
 
 
 def _has_jit():
@@ -79,12 +84,13 @@ def _has_jit():
             pass
 
     loop()
-    place = loop.__code__.co_code.index(_JUMP_BACKWARD)
-    return loop.__code__._co_code_adaptive[place] != _JUMP_BACKWARD
+    place = loop.__code__.co_code.find(_JUMP_BACKWARD)
+    return place < 0 or loop.__code__._co_code_adaptive[place] != _JUMP_BACKWARD
 
 
-def _watched():
-    """Debuggers, profilers and measurers of coverage keep tables of code."""
+def watched():
+    """Whether there are debuggers, profilers or measurers of coverage: they keep tables
+    of code. Those that are gone have left theirs, see `_free_of_others`."""
     return bool(sys.gettrace() or sys.getprofile() or any(sys.monitoring.get_tool(number) for number in range(6)))
 
 
@@ -99,8 +105,12 @@ class CodeWatch:
         if functions is None:
             functions = [item for item in gc.get_objects() if type(item) is _FUNCTION]
         codes = self.codes = [function.__code__ for function in functions]
+        around = set()
         for code in codes:  # grows meanwhile; code of several functions is in it several times
-            codes.extend(item for item in code.co_consts if type(item) is _CODE)
+            nested = [item for item in code.co_consts if type(item) is _CODE]
+            if nested and id(code) not in around:
+                around.add(id(code))
+                codes += nested
         self.states = array("q", (hash(code._co_code_adaptive) for code in codes))
 
 
@@ -150,14 +160,19 @@ def _counted(code, fresh):
 
 
 def _free_of_others(code):
-    """Whether nothing refers to `code` that could see that it moved, and its
-    object is what `_copy` takes it for."""
+    """Whether nothing belongs to `code` that its copy must not share, and its object
+    is what `_copy` takes it for. Tables of tools and of the just-in-time compiler
+    are freed or made larger for one of the two, behind the other's back."""
     from _weakref import getweakrefcount
     from ctypes import c_size_t, c_uint32
 
+    def word(offset):
+        return c_size_t.from_address(id(code) + offset).value
+
     immortal = c_uint32.from_address(id(code)).value >= 0x80000000
-    units = c_size_t.from_address(id(code) + 2 * _WORD).value
-    return immortal and _CODE.__itemsize__ * units == len(code._co_code_adaptive) and getweakrefcount(code) == 0
+    right_size = _CODE.__itemsize__ * word(2 * _WORD) == len(code._co_code_adaptive)
+    tables = [word(_CODE.__basicsize__ + offset) for offset in TABLES[sys.version_info[:2]]]
+    return immortal and right_size and not any(tables) and getweakrefcount(code) == 0
 
 
 def _size(code):
@@ -174,7 +189,7 @@ def move(functions, codes, chosen):
     """Copies `codes`, those at the places `chosen`, next to each other, and lets all
     `functions` and `codes` refer to the copies. Returns how many were moved."""
     offset = _offset_of_code()
-    if offset is None:
+    if offset is None or watched():
         return 0
     places = _copy([codes[place] for place in chosen if place < len(codes)])
     _refer(functions, codes, places, offset)
@@ -206,7 +221,9 @@ def _refer(functions, codes, places, offset):
 
     for function in functions:
         word = c_size_t.from_address(id(function) + offset)
-        word.value = places.get(word.value, word.value)
+        place = places.get(word.value)
+        if place is not None:
+            word.value = place
     for code in codes:
         constants = code.co_consts
         for index, item in enumerate(constants):

@@ -89,10 +89,11 @@ class Post:
             self._not_taken("/response", error)
 
     def _pieces(self, first, pieces):
-        """Sends all pieces; returns the trailers: empty, or those of an error."""
-        send = self.photon.connection.send_chunk
-        send(first)
-        while True:
+        """Sends all pieces that the server takes; returns the trailers: empty, or those
+        of an error."""
+        connection = self.photon.connection
+        connection.send_chunk(first)
+        while not connection.cut:
             try:
                 piece = _bytes(next(pieces))
             except StopIteration:
@@ -102,7 +103,8 @@ class Post:
                 self.photon.stop_if_copy(1)
                 return self._late(error)
             self.photon.stop_if_copy(0)
-            send(piece)
+            connection.send_chunk(piece)
+        return ()  # refused: nobody would hear of more, and it may never end
 
     def _late(self, error):
         import base64

@@ -14,16 +14,25 @@ first fork:
 Neither is needed for correctness; whatever fails is left out.
 """
 
+import _signal
 import _socket
 import gc
 import os
+import select
 import sys
+import time
 
 from . import isolation, photon, slots
 
 ROUNDS = 12
 """Invocations of the rehearsal. CPython specialises a function in its eighth
 call at the latest (3.11); a round takes about 0.3 ms."""
+
+SCOUT_SECONDS = 2.0
+"""How long the scout may take: 0.05 s for 10,000 functions. Longer means that a hook
+that runs after a fork waits for something."""
+
+_LENGTH_BYTES = 4
 
 _NEXT = (b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: 00000000-0000-0000-0000-000000000000\r\n"
          b"Lambda-Runtime-Deadline-Ms: 4102444800000\r\nLambda-Runtime-Invoked-Function-Arn: arn:aws:lambda\r\n"
@@ -72,49 +81,58 @@ def rehearse(world):
 
 def scout(inherited, look):
     """Forks a photon that settles in, and then only calls `look` and ends. Returns the
-    bytes of what that returned, an `array`; none if it came to no end."""
+    bytes of what that returned, an `array`; none if they did not come in SCOUT_SECONDS."""
+    before = _signal.getsignal(_signal.SIGCHLD)
+    if before is None:
+        return b""  # set by no Python code, so Python could not set it again
     ours, theirs = os.pipe()
+    # A handler of the import's is for children of the import's.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     try:
         pid = inherited.fork(os.fork)
         if pid == 0:
-            _look_around(look, theirs)
-        os.close(theirs)
-        theirs = None
-        found = _all_of(ours)
-        return found if _succeeded(pid) else b""
+            _look_around(look, theirs, before)
+        try:
+            return _received(ours)
+        finally:
+            isolation.kill_with_group(pid, (os.getpgrp(),))
+            os.waitpid(pid, 0)
     finally:
-        for fd in (ours, theirs):
-            if fd is not None:
-                os.close(fd)
+        _signal.signal(_signal.SIGCHLD, before)
+        os.close(ours)
+        os.close(theirs)
 
 
-def _look_around(look, fd):
-    status = 1
+def _look_around(look, fd, handler):
     try:
-        photon.settle_in()
+        _signal.signal(_signal.SIGCHLD, handler)
+        home = photon.settle_in()
         isolation.reseed()
-        data = memoryview(look().tobytes())
+        data = look().tobytes()
+        isolation.end_children(home)  # of hooks
+        data = memoryview(len(data).to_bytes(_LENGTH_BYTES, "little") + data)
         while data:
             data = data[os.write(fd, data):]
-        status = 0
+    except BaseException as error:
+        print("lantern: the scout failed: %r" % error, file=sys.stderr, flush=True)
     finally:
-        os._exit(status)
+        os._exit(0)
 
 
-def _succeeded(pid):
-    try:
-        return os.waitpid(pid, 0)[1] == 0
-    except ChildProcessError:
-        return False  # a handler of the import's was faster
-
-
-def _all_of(fd):
-    parts = []
-    while True:
-        part = os.read(fd, 65536)
+def _received(fd):
+    """What was sent, whoever else has the pipe's other end; nothing if not all of it."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    ends = time.monotonic() + SCOUT_SECONDS
+    data = b""
+    while len(data) < _LENGTH_BYTES or len(data) < _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little"):
+        pause = max(0, int((ends - time.monotonic()) * 1000))
+        part = os.read(fd, 65536) if poller.poll(pause) else b""
         if not part:
-            return b"".join(parts)
-        parts.append(part)
+            print("lantern: the scout did not come back, photons will need more memory", file=sys.stderr, flush=True)
+            return b""
+        data += part
+    return data[_LENGTH_BYTES:]
 
 
 def _pair():
@@ -169,4 +187,4 @@ def immortalise():
 
 
 def _free_threaded():
-    return not getattr(sys, "_is_gil_enabled", lambda: True)()
+    return "t" in sys.abiflags  # also where the GIL is on

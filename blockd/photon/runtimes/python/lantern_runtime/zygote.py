@@ -91,9 +91,7 @@ def _import(world):
         world.handler = loader.load(config.handler, config.task_root)
     except BaseException as error:
         return _failed(config, payload.init_error_of(error, "the handler module"))
-    # For one photon at a time there would be nothing to share.
-    lays_out = config.immortal and config.most_photons > 1 and layout.can_move()
-    world.imported = layout.CodeWatch() if lays_out else None
+    world.imported = _try("byte code was not looked at", _watch_code, config)
     try:
         hooks.run_before_snapshot()
     except BaseException as error:
@@ -151,10 +149,11 @@ def _serve(world):
     keeper = _Keeper(world, system.adopt_orphans())
     if not config.readable_memory:
         system.hide_memory()
-    functions = rehearsal.immortalise() if config.immortal else []
-    if world.imported is not None:
-        _try("memory was not laid out", _lay_out, world, stage, functions)
-    del functions
+    if config.immortal:
+        functions = _try("objects are not immortal", rehearsal.immortalise)
+        if functions and world.imported is not None:
+            _try("memory was not laid out", _lay_out, world, stage, functions)
+        del functions
     gc.freeze()
     system.trim_heap()
     return keeper.run()
@@ -171,11 +170,18 @@ def _stage(world):
 
 
 def _try(failure, step, *arguments):
-    """Runs what only makes photons smaller."""
+    """Runs what only makes photons smaller; returns None if it fails."""
     try:
-        step(*arguments)
+        return step(*arguments)
     except Exception as error:
         tell("%s, photons will need more memory: %r" % (failure, error))
+        return None
+
+
+def _watch_code(config):
+    """None where code is not to be moved. With one photon at a time there is nobody
+    to share with."""
+    return layout.CodeWatch() if config.immortal and config.most_photons > 1 and layout.can_move() else None
 
 
 def _lay_out(world, stage, functions):

@@ -7,13 +7,14 @@ import socket
 import sys
 import tempfile
 import threading
+import types
 import unittest
 from unittest import mock
 
 from harness import HERE
 
 sys.path.append(os.path.dirname(HERE))
-from lantern_runtime import config, http, inherited, isolation, payload, scratch, slots  # noqa: E402
+from lantern_runtime import config, http, inherited, isolation, payload, post, scratch, slots  # noqa: E402
 
 
 class Peer:
@@ -119,6 +120,17 @@ class Http(unittest.TestCase):
         silent = Peer(self).connection
         with self.assertRaises(OSError):
             silent.call("PUT", "/", body=bytes(64 << 20), again=False)
+
+    def test_a_stream_that_is_refused_ends(self):
+        """Its generator may never end by itself."""
+        connection = Peer(self, b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n").connection
+        photon = types.SimpleNamespace(connection=connection, stop_if_copy=lambda _: None, settle=lambda: None, last=False,
+                                       unanswered=False)
+        pieces = iter(lambda: bytes(65536), None)
+        post.Post(photon, "id").stream(pieces, "text/plain")
+        self.assertTrue(photon.last)
+        self.assertFalse(photon.unanswered)
+        self.assertIsNone(connection.sock)
 
     def test_a_connection_that_the_server_ends_is_closed(self):
         connection = Peer(self, b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").connection
