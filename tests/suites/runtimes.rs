@@ -30,7 +30,9 @@ fn the_python_runtime_keeps_its_table() {
 #[test]
 fn privileged_the_python_runtime_keeps_its_table_on_debian_13() {
     if std::env::var_os("LANTERN_DEBIAN_13").is_none() {
-        eprintln!("SKIPPED: LANTERN_DEBIAN_13 is not set; scripts/test makes a root of Debian 13 and sets it");
+        eprintln!(
+            "SKIPPED: LANTERN_DEBIAN_13 is not set; scripts/test makes a root of Debian 13 and sets it"
+        );
         return;
     }
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("python-root"));
