@@ -141,7 +141,8 @@ def choose(now, imported, start):
 
 def _counted(code, fresh):
     """How often `code` at least ran through an instruction that is not specialised (0,
-    1, 2): it counts there, and will again. `fresh` is its byte code as it was made."""
+    1, 2): it counts there, and will again. Jumps of 3.13, which note where they went,
+    are taken for twice. `fresh` is its byte code as it was made."""
     caches = CACHE_UNITS[sys.version_info[:2]]
     now, plain = code._co_code_adaptive, code.co_code
     most = place = 0
