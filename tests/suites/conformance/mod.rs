@@ -107,6 +107,28 @@ async fn a_server_that_is_not_there_is_unavailable_and_one_that_refuses_says_so(
     assert!(error.to_string().contains("bucket"), "{error}");
 }
 
+/// A server that ends connections without an answer, as one does that is being stopped: worth
+/// another try, and no question of credentials.
+#[tokio::test]
+async fn a_server_that_breaks_off_is_unavailable() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // all of the request is read, or the connection would be reset
+            let mut request = [0; 65536];
+            tokio::io::AsyncReadExt::read(&mut stream, &mut request).await.unwrap();
+        }
+    });
+    let options = S3Options { endpoint: Some(endpoint), region: None, path_style: true };
+    let settings = S3Settings { deadline: Duration::from_secs(5), ..s3::settings() };
+    let store = S3Store::open("s3://bucket", &options, settings).await.unwrap();
+    let error = store.get(&ObjectName::RootTable, 10).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable, "{error:?}");
+    server.abort();
+}
+
 /// A server that accepts and says nothing costs no more than the deadline.
 #[tokio::test]
 async fn a_silent_server_is_unavailable_in_time() {

@@ -69,10 +69,13 @@ impl S3Store {
                 "the request could not be made; see the region, endpoint and credentials".into(),
             ),
             (SdkError::TimeoutError(_), _) => (ErrorKind::Unavailable, "no answer in time".into()),
-            (SdkError::DispatchFailure(failure), _) if failure.is_user() || failure.is_other() => (
-                ErrorKind::Denied,
-                "no credentials were found; see AWS_ACCESS_KEY_ID or the AWS profile".into(),
-            ),
+            // a connection that ends before its answer is `other` too, but says what it is
+            (SdkError::DispatchFailure(failure), _)
+                if failure.is_user() || (failure.is_other() && failure.as_other().is_none()) =>
+            {
+                let message = "no credentials were found; see AWS_ACCESS_KEY_ID or the AWS profile";
+                (ErrorKind::Denied, message.into())
+            }
             (SdkError::DispatchFailure(_), _) => {
                 (ErrorKind::Unavailable, "the server cannot be reached".into())
             }
