@@ -11,8 +11,8 @@ one process per invocation that does nothing but import the handler and speak
 the Runtime API through this package's small client (the leanest that one
 sandbox per invocation could be, its own overhead not counted);
 `awslambdaric-separate` and `awslambdaric-multi`, the stock client once per
-invocation, and in its multi-concurrent mode, one process per slot. `fork` is the
-least that a forked process can cost: a process imports the handler, forks once
+invocation, and in its multi-concurrent mode, one process per slot. `fork` is
+what a forked process costs by itself: a process imports the handler, forks once
 per invocation, and the child calls it; nothing of a runtime runs in it. So does
 `fork-laid-out`, after `rehearsal.immortalise` and `layout` did what they do.
 

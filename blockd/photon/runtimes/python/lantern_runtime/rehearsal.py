@@ -11,7 +11,10 @@ first fork:
   exists as one whose reference count is not kept. Photons then use all of the
   zygote's objects without writing to them.
 
-Neither is needed for correctness; whatever fails is left out.
+For `layout`, `scout` looks at what a fork runs, in a process that takes no
+invocation, whatever hooks of forks do in it: it is ended after SCOUT_SECONDS.
+
+None of it is needed for correctness; whatever fails is left out.
 """
 
 import _signal
@@ -91,7 +94,7 @@ def scout(inherited, look):
     try:
         pid = inherited.fork(os.fork)
         if pid == 0:
-            _look_around(look, theirs, before)
+            _look_around(look, theirs)
         try:
             return _received(ours)
         finally:
@@ -103,9 +106,8 @@ def scout(inherited, look):
         os.close(theirs)
 
 
-def _look_around(look, fd, handler):
+def _look_around(look, fd):
     try:
-        _signal.signal(_signal.SIGCHLD, handler)
         home = photon.settle_in()
         isolation.reseed()
         data = look().tobytes()
