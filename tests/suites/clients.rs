@@ -99,6 +99,7 @@ fn settings(dir: &Path, most_sandboxes: usize) -> DispatcherSettings {
         },
         pool: PoolSettings { plain: 1, ..PoolSettings::default() },
         prepared: 2,
+        merge_memory: false,
         launch: LaunchSettings {
             runtimes: dir.join("runtimes"),
             region: "us-east-1".into(),

@@ -36,6 +36,10 @@ pub struct SandboxArgs {
     /// pool; 0 for none [default: 4]
     #[arg(long, env = "LANTERN_PREPARED", value_name = "N")]
     pub prepared: Option<usize>,
+    /// Let the kernel merge equal pages of Python photons (KSM, which must run), of one tenant at
+    /// a time: less memory, but who can time a write learns what the tenant's other photons have
+    #[arg(long, env = "LANTERN_MERGE_MEMORY")]
+    pub merge_memory: bool,
     /// Bridge of functions with LANTERN_NETWORK=bridge: name=address/prefix
     /// [default: lantern0=100.100.0.1/16]
     #[arg(long, env = "LANTERN_BRIDGE", value_name = "BRIDGE", value_parser = bridge)]
@@ -58,6 +62,7 @@ pub struct SandboxTable {
     pub pool: Option<usize>,
     pub pool_bridged: Option<usize>,
     pub prepared: Option<usize>,
+    pub merge_memory: Option<bool>,
     pub bridge: Option<String>,
     pub java_runtime: Option<PathBuf>,
     /// Invocations of a function that wait without a slot on its way to them.
@@ -137,6 +142,7 @@ impl SandboxArgs {
             },
             pool,
             prepared: self.prepared.or(file.prepared).unwrap_or(4),
+            merge_memory: self.merge_memory || file.merge_memory.unwrap_or(false),
             launch: LaunchSettings {
                 runtimes: run_dir.join("runtimes"),
                 region,

@@ -4,6 +4,7 @@ latency of a warm one, cold bursts, overload; and how fast sandboxes are made.
     scripts/bench-photons                         # everything; more than an hour on two CPUs
     scripts/bench-photons --quick                 # C = 1, 4, 16, one measurement of each
     scripts/bench-photons memory --workload hash --language python
+    scripts/bench-photons merged --counts 1,4,16  # memory where the kernel merges equal pages; Python only
     scripts/bench-photons latency burst overload
     scripts/bench-photons creation                # of busybox, no other images; three minutes
 
@@ -27,7 +28,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "lantern")
 VENV = os.path.join(CACHE, "venv-bench")
-SECTIONS = ["memory", "latency", "burst", "overload", "creation"]
+SECTIONS = ["memory", "merged", "latency", "burst", "overload", "creation"]
 WORKLOADS = ["sleep", "rest", "hash", "classify", "video"]
 LANGUAGES = ["python", "java"]
 
@@ -82,13 +83,13 @@ class Bench:
         self.gate = services.Gate()
         self.database = self.store = self.worker = None
 
-    def start(self, given, directory):
+    def start(self, given, directory, serve):
         """Starts all; what was started is stopped by `stop`, also if this fails half-way."""
         from bench import services, worker
         self.database = self.up(services.Postgres(directory))
         self.store = self.up(services.ObjectStore(directory, os.path.join(VENV, "bin", "moto_server"), os.path.join(given.images, "chunk.mp4")))
         say("pushing the images")
-        self.worker = self.up(worker.Worker(directory, given.binaries, given.images, given.serve))
+        self.worker = self.up(worker.Worker(directory, given.binaries, given.images, serve))
 
     def up(self, service):
         """Remembers to stop it."""
@@ -116,12 +117,11 @@ class Bench:
                 f"Content-Length: {len(body)}\r\n\r\n").encode() + body
 
 
-async def measure(bench, given, data):
-    """All sections that were asked for; each result is in `data` as soon as it is there."""
-    from bench import latency, memory
+async def measure(bench, given, data, run):
+    """What `run` does with all that runs; each result is in `data` as soon as it is there."""
     await bench.gate.start()
     try:
-        await sections(bench, given, data, latency, memory)
+        await run(bench, given, data)
     finally:
         bench.worker.wire.close()
     write(given.output, data)
@@ -132,8 +132,20 @@ def record(data, section, *names):
     data.setdefault("made", {}).setdefault(section, {}).update({name: dict(data["run"]) for name in names})
 
 
-async def sections(bench, given, data, latency, memory):
-    """The sections, the quick ones first."""
+async def merged(bench, given, data):
+    """The section of a worker with `--merge-memory`."""
+    from bench import merged
+    for name in given.workload:
+        row = await merged.workload(bench, name, given.counts, 1 if given.quick else given.repeats)
+        data.setdefault("merged", {})[name] = row
+        data["merged"] = {name: data["merged"][name] for name in WORKLOADS if name in data["merged"]}
+        record(data, "merged", name)
+        write(given.output, data)
+
+
+async def sections(bench, given, data):
+    """The other sections, the quick ones first."""
+    from bench import latency, memory
     if "latency" in given.sections:
         count = 1000 if given.quick else 5000
         seen = {language: await latency.warm(bench, language, count) for language in given.language}
@@ -189,6 +201,11 @@ def misses(given, data):
             what = f"{row['language']} {row['workload']}"
             found += [f"{what}: memory saved {(row['saved'] or 0) * 100:.1f} % of {row['target'] * 100:.0f} %"] if not row["memory_pass"] else []
             found += [f"{what}: time ratio {row['time_ratio']:.3f}"] if not row["time_pass"] else []
+    if "merged" in given.sections:
+        for name in given.workload:
+            row = data["merged"][name]
+            found += [f"{name}, merged: memory saved {(row['saved'] or 0) * 100:.1f} % of {row['target'] * 100:.0f} %"] if not row["memory_pass"] else []
+            found += [f"{name}, merged: time ratio {row['time_ratio']:.3f}"] if not row["time_pass"] else []
     if "burst" in given.sections:
         found += [f"{language}: {one['sandboxes']} sandboxes for a burst" for language, one in data["burst"].items() if not one["pass"]]
     if "overload" in given.sections:
@@ -225,11 +242,19 @@ def measure_all(given, data):
     if set(given.sections) == {"creation"}:
         return
     subprocess.run([os.path.join(ROOT, "scripts", "photon-images"), given.images], check=True)
+    if not set(given.sections) <= {"creation", "merged"}:
+        with_worker(given, given.serve, data, sections)
+    if "merged" in given.sections:
+        with_worker(given, [*given.serve, "--merge-memory"], data, merged)
+
+
+def with_worker(given, serve, data, run):
+    """`run` with a worker of these arguments, and what the workloads talk to."""
     directory = tempfile.mkdtemp(prefix="bench-photons-")
     bench = Bench(given.host)
     try:
-        bench.start(given, directory)
-        asyncio.run(measure(bench, given, data))
+        bench.start(given, directory, serve)
+        asyncio.run(measure(bench, given, data, run))
     finally:
         bench.stop()
         if given.keep_logs:

@@ -37,6 +37,8 @@ def markdown(data):
     parts = [HEAD.format(versions=data["versions"])]
     if rows := data.get("workloads"):
         parts += [PLOT, summary_table(rows), TIME_NOTE, detail_tables(rows)]
+    if merged := data.get("merged"):
+        parts.append(merged_table(merged))
     if latency := data.get("latency"):
         parts.append(latency_table(latency))
     if bursts := data.get("burst"):
@@ -108,6 +110,26 @@ def detail_tables(rows):
     return "\n".join(lines) + "\n"
 
 
+def merged_table(merged):
+    """Where the kernel merges equal pages."""
+    lines = ["## Merged by the kernel", "",
+             "Python, worker with `--merge-memory`: photons and separate sandboxes both merged (KSM, at 1000 pages every 20 ms), "
+             "read when merging had settled, which took the seconds and the processor time named, at the highest C. *Time* as above, "
+             "but each turn when all have been idle until they were merged: with every merged page that is written to copied again.", "",
+             "| workload | increment MB, photons | increment MB, separate | saved | published | | settled in s (processor s) | time, middle (worst) | |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for name, row in merged.items():
+        step, last = row["increment"], row["memory"]["shared"][-1]
+        lines.append(f"| {name} | {mb(step['shared'])} | {mb(step['separate'])} | {percent(row['saved'])} | {percent(row['target'])} | "
+                     f"{verdict(row['memory_pass'])} | {last['settle_seconds']:.0f} ({last['settle_cpu_seconds']:.1f}) | "
+                     f"{row['time_ratio']:.3f} ({row['time_ratio_worst']:.3f}) | {verdict(row['time_pass'])} |")
+    lines += ["", "| workload | C | photons MB | separate MB | photons ms | separate ms |", "|---|---|---|---|---|---|"]
+    for name, row in merged.items():
+        for shared, separate, took in zip(row["memory"]["shared"], row["memory"]["separate"], row["times"]):
+            lines.append(f"| {name} | {shared['c']} | {mb(shared['pss'])} | {mb(separate['pss'])} | {took['shared'] * 1e3:.1f} | {took['separate'] * 1e3:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
 def latency_table(latency):
     """Of warm photons and of the Runtime API."""
     lines = ["## Latency, warm, of a handler that does nothing", "", "| what | p50 ms | p90 ms | p99 ms | asked of p50 | |", "|---|---|---|---|---|---|"]
@@ -160,7 +182,7 @@ def made_table(data):
     lines = ["## What made it", "", "| section | line | command | revision | at | machine |", "|---|---|---|---|---|---|"]
     made = data.get("made", {})
     have = {"memory": [f"{row['language']} {row['workload']}" for row in data.get("workloads", [])],
-            **{section: list(data.get(section, {})) for section in ("latency", "burst", "overload")},
+            **{section: list(data.get(section, {})) for section in ("merged", "latency", "burst", "overload")},
             "creation": ["busybox"] if data.get("creation") else []}
     for section, names in have.items():
         for name in names:

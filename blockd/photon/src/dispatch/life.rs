@@ -10,6 +10,7 @@
 
 use super::group::Group;
 use super::handle::{Handle, Order};
+use super::merging::Permit;
 use super::room::{Held, Promise};
 use super::{Shared, count};
 use crate::function::{Function, FunctionNetwork, Runtime};
@@ -73,6 +74,8 @@ struct Counted {
     handle: Arc<Handle>,
     tenant: String,
     starting: bool,
+    /// Whether memory of its processes may be merged.
+    permit: Option<Permit>,
 }
 
 impl Counted {
@@ -139,7 +142,7 @@ pub(super) fn plan(shared: &Arc<Shared>, group: &Arc<Group>, plan: Plan) -> Plan
     let slots = Slots::new(format!("s{number}").into(), free);
     let promise = Promise::new(&shared.promised, plan.bytes);
     let handle = Handle::new(number, slots, plan, promise);
-    Planned { counted: Counted { shared: Arc::clone(shared), handle, tenant, starting: true } }
+    Planned { counted: Counted { shared: Arc::clone(shared), handle, tenant, starting: true, permit: None } }
 }
 
 /// Begins to start a sandbox that the group knows of.
@@ -150,9 +153,15 @@ pub(super) fn start(planned: Planned, group: &Arc<Group>) {
 async fn live(group: Arc<Group>, mut counted: Counted) {
     let (shared, handle) = (Arc::clone(&counted.shared), Arc::clone(&counted.handle));
     let (rootfs, prepared) = match group.stock.take(&shared, handle.told) {
-        Some(ready) => (ready.rootfs, Some(ready.sandbox)),
+        Some(ready) => {
+            counted.permit = ready.permit;
+            (ready.rootfs, Some(ready.sandbox))
+        }
         None => match shared.source.acquire(group.function()).await {
-            Ok(rootfs) => (rootfs, None),
+            Ok(rootfs) => {
+                counted.permit = permit(&shared, group.function());
+                (rootfs, None)
+            }
             Err(reason) => {
                 drop(counted);
                 group.failed(&handle, Failure::Image(reason));
@@ -169,17 +178,29 @@ async fn live(group: Arc<Group>, mut counted: Counted) {
     }
 }
 
-/// What is asked of a sandbox of the function.
+/// For runtimes that make use of it.
+pub(super) fn permit(shared: &Shared, function: &Function) -> Option<Permit> {
+    let is_python = matches!(function.runtime, Runtime::Python { .. });
+    is_python.then(|| shared.merging.permit(&function.key.tenant)).flatten()
+}
+
+/// What is asked of a sandbox of the function. `may_merge`: whether there is a permit for it.
 pub(super) fn request(
     shared: &Shared,
     function: &Function,
     slots: usize,
     rootfs: &dyn RootFs,
+    may_merge: bool,
 ) -> Result<Request, Failure> {
     let image = ImageConfig::parse(rootfs.config()).map_err(|error| Failure::Image(error.to_string()))?;
     let mut request = launch::request(function, slots, &image, &shared.settings.launch)
         .map_err(|error| init_failure("Runtime.InvalidConfiguration", &error.to_string()))?;
-    request.seccomp_bpf = shared.seccomp_bpf.get().cloned();
+    request.seccomp_bpf = shared.seccomp_bpf[usize::from(may_merge)].get().cloned();
+    request.may_merge = may_merge;
+    if may_merge {
+        // before the function's own variables, which may say otherwise
+        request.env.insert(0, "LANTERN_PYTHON_MERGE=1".into());
+    }
     Ok(request)
 }
 
@@ -196,9 +217,10 @@ async fn launch(
     group: &Arc<Group>,
     handle: &Arc<Handle>,
     rootfs: &Arc<dyn RootFs>,
+    may_merge: bool,
     tasks: &mut JoinSet<()>,
 ) -> Result<Launched, Failure> {
-    let request = request(shared, group.function(), handle.told, rootfs.as_ref())?;
+    let request = request(shared, group.function(), handle.told, rootfs.as_ref(), may_merge)?;
     let bridged = group.function().network == FunctionNetwork::Bridge;
     let mut shell = shared.pool.take(bridged).await.map_err(|error| host(&error))?;
     let api = listen(shared, group, handle, shell.take_listeners(), tasks).map_err(|error| host(&error))?;
@@ -256,6 +278,7 @@ async fn serve(
     counted: &mut Counted,
 ) -> Result<(), Failure> {
     let function = group.function();
+    let may_merge = counted.permit.is_some();
     let mut tasks = JoinSet::new();
     let started = match prepared {
         Some(prepared) => start_prepared(shared, group, handle, prepared, &mut tasks).await,
@@ -263,7 +286,7 @@ async fn serve(
     };
     let (api, running, output) = match started {
         Some(started) => started,
-        None => launch(shared, group, handle, rootfs, &mut tasks).await?,
+        None => launch(shared, group, handle, rootfs, may_merge, &mut tasks).await?,
     };
     handle.launched(running.observer());
     api.launched(running.observer());
@@ -281,10 +304,11 @@ async fn serve(
     let came_up = initialised(&running, api.initialisation(), shared.settings.init_timeout, handle).await;
     let outcome = match came_up {
         Ok(()) => {
-            if shared.seccomp_bpf.get().is_none()
+            let compiled = &shared.seccomp_bpf[usize::from(may_merge)];
+            if compiled.get().is_none()
                 && let Some(filter) = running.compiled_filter()
             {
-                let _ = shared.seccomp_bpf.set(filter);
+                let _ = compiled.set(filter);
             }
             let usage = running.observer().usage();
             handle.serves(usage);

@@ -15,6 +15,7 @@ mod group;
 mod handle;
 mod learn;
 mod life;
+mod merging;
 mod prepared;
 mod room;
 mod watch;
@@ -46,6 +47,8 @@ pub struct DispatcherSettings {
     pub pool: PoolSettings,
     /// Most sandboxes of functions in use that are prepared up to their first instruction.
     pub prepared: usize,
+    /// Whether the kernel may merge equal pages of Python photons (KSM), of one tenant at a time.
+    pub merge_memory: bool,
     /// What functions are told.
     pub launch: LaunchSettings,
     /// Most starts at once.
@@ -90,8 +93,10 @@ pub(crate) struct Shared {
     promised: Arc<AtomicU64>,
     /// Whether all of the host's processors were busy then.
     saturated: AtomicBool,
-    /// The profile of system calls as the runtime compiled it for the first sandbox.
-    seccomp_bpf: OnceLock<String>,
+    merging: Arc<merging::Merging>,
+    /// The profile of system calls as the runtime compiled it for the first sandbox: of those that
+    /// may not merge memory, and of those that may.
+    seccomp_bpf: [OnceLock<String>; 2],
     /// Room for what sandboxes send.
     room: WorkerRoom,
     /// Told whenever a start or a sandbox has ended: somebody may wait for its place.
@@ -205,9 +210,11 @@ impl Dispatcher {
         let pool = Pool::start(settings.pool.clone(), &settings.sandbox);
         let keep_alive = Box::new(FixedKeepAlive::new(settings.keep_alive));
         let room = WorkerRoom::new(settings.most_response_bytes);
+        let merging = merging::Merging::new(settings.merge_memory);
         let shared = Arc::new(Shared {
             settings,
             room,
+            merging,
             source,
             pool,
             entries: Mutex::default(),
@@ -220,7 +227,7 @@ impl Dispatcher {
             shares: room::Shares::default(),
             promised: Arc::default(),
             saturated: AtomicBool::new(false),
-            seccomp_bpf: OnceLock::new(),
+            seccomp_bpf: Default::default(),
             freed: Arc::default(),
             closing: AtomicBool::new(false),
         });

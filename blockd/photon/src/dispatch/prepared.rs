@@ -10,6 +10,7 @@
 //! of it is left; one that cannot be started any more costs a start its time, never its success.
 
 use super::group::Group;
+use super::merging::Permit;
 use super::{Shared, life};
 use crate::function::FunctionNetwork;
 use crate::rootfs::RootFs;
@@ -28,6 +29,7 @@ pub(super) struct Ready {
     slots: usize,
     pub(super) rootfs: Arc<dyn RootFs>,
     pub(super) sandbox: Prepared,
+    pub(super) permit: Option<Permit>,
 }
 
 impl std::fmt::Debug for Ready {
@@ -140,16 +142,17 @@ async fn fill_one(shared: &Arc<Shared>, group: &Arc<Group>) -> bool {
 async fn make(shared: &Arc<Shared>, group: &Arc<Group>) -> Result<Ready, String> {
     let (function, slots) = (group.function(), group.slots());
     let rootfs = shared.source.acquire(function).await?;
+    let permit = life::permit(shared, function);
     let made = async {
-        let request =
-            life::request(shared, function, slots, rootfs.as_ref()).map_err(|failure| failure.to_string())?;
+        let request = life::request(shared, function, slots, rootfs.as_ref(), permit.is_some())
+            .map_err(|failure| failure.to_string())?;
         let bridged = function.network == FunctionNetwork::Bridge;
         let shell = shared.pool.take(bridged).await.map_err(|error| error.to_string())?;
         let prepared = Prepared::prepare(shell, Arc::clone(&rootfs), request, &shared.settings.sandbox).await;
         prepared.map_err(|error| error.to_string())
     };
     match made.await {
-        Ok(sandbox) => Ok(Ready { slots, rootfs, sandbox }),
+        Ok(sandbox) => Ok(Ready { slots, rootfs, sandbox, permit }),
         Err(error) => {
             shared.source.release(rootfs).await;
             Err(error)

@@ -11,8 +11,13 @@ use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// The system calls that a sandbox may make; the others fail with EPERM.
+/// The system calls that a sandbox may make; the others fail with EPERM. Of `prctl` and `madvise`,
+/// whose numbers the kernel cuts to 32 bits, all that is known and anything but to have memory
+/// merged with that of others: see [`Request::may_merge`].
 const SECCOMP: &str = include_str!("seccomp.json");
+
+/// By which a process lets the kernel merge its pages with equal ones (KSM): prctl(2).
+const PR_SET_MEMORY_MERGE: u64 = 67;
 
 /// Docker's default set, enough for images that start as root and drop it, but without
 /// `CAP_MKNOD`: no device but those of `/dev` is ever reachable (all mounts are `nodev`).
@@ -125,6 +130,9 @@ pub struct Request {
     pub private_tmp: bool,
     /// Whether the process has no capabilities at all, whoever it is.
     pub no_capabilities: bool,
+    /// Whether its processes may let the kernel merge equal pages of theirs and of others that
+    /// do: who can time a write learns then what others have.
+    pub may_merge: bool,
     /// The compiled filter of system calls, base64; the runtime compiles its own without it.
     pub seccomp_bpf: Option<String>,
 }
@@ -255,6 +263,15 @@ fn limits(request: &Request) -> Vec<Value> {
     limits.into_iter().map(|(name, most)| json!({"type": name, "hard": most, "soft": most})).collect()
 }
 
+fn seccomp(may_merge: bool) -> Value {
+    let mut profile: Value = serde_json::from_str(SECCOMP).expect("the embedded profile is JSON");
+    if may_merge && let Some(rules) = profile["syscalls"].as_array_mut() {
+        let merge = json!({"index": 0, "value": PR_SET_MEMORY_MERGE, "op": "SCMP_CMP_EQ"});
+        rules.push(json!({"names": ["prctl"], "action": "SCMP_ACT_ALLOW", "args": [merge]}));
+    }
+    profile
+}
+
 /// The runtime specification of a sandbox on `root`.
 ///
 /// # Errors
@@ -288,7 +305,6 @@ pub(super) fn spec(
         namespaces.push(json!({"type": "network", "path": path}));
     }
     let capabilities: &[&str] = if request.no_capabilities { &[] } else { &CAPABILITIES };
-    let seccomp: Value = serde_json::from_str(SECCOMP).expect("the embedded profile is JSON");
     let annotations = match &request.seccomp_bpf {
         // crun's own (crun.1): a compiled profile is 24 of the 35 ms that it needs otherwise
         Some(filter) => json!({"run.oci.seccomp_bpf_data": filter}),
@@ -318,7 +334,7 @@ pub(super) fn spec(
             "namespaces": namespaces,
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
-            "seccomp": seccomp,
+            "seccomp": seccomp(request.may_merge),
         },
     }))
 }

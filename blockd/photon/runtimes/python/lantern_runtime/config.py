@@ -22,7 +22,7 @@ class Config:
 
     __slots__ = (
         "api", "log_address", "handler", "task_root", "most_photons", "per_invocation",
-        "log_format", "log_level", "readable_memory", "immortal",
+        "log_format", "log_level", "readable_memory", "immortal", "merge",
     )
 
     def for_rehearsal(self):
@@ -51,6 +51,7 @@ def read(environ):
     config.log_level = _log_level(environ.get("AWS_LAMBDA_LOG_LEVEL", ""))
     config.readable_memory = environ.get("LANTERN_PYTHON_DUMPABLE") == "1"
     config.immortal = environ.get("LANTERN_PYTHON_IMMORTAL") != "0"
+    config.merge = environ.get("LANTERN_PYTHON_MERGE") == "1"
     return config
 
 

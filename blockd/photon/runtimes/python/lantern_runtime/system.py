@@ -9,6 +9,7 @@ import os
 
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_MEMORY_MERGE = 67
 M_ARENA_MAX = -8
 
 _libc = None
@@ -48,6 +49,12 @@ def hide_memory():
     """Closes /proc/PID/mem, environ and fd of this process, and ptrace, to other
     processes of the same user. Inherited by fork, not by exec."""
     return _prctl(PR_SET_DUMPABLE, 0)
+
+
+def merge_memory():
+    """Lets the kernel merge equal pages of this process, of its forks, and of all others
+    that let it (KSM, from Linux 6.4 on). False if refused, or if it knows no such thing."""
+    return _prctl(PR_SET_MEMORY_MERGE, 1)
 
 
 def trim_heap():

@@ -154,6 +154,8 @@ def _serve(world):
         if functions and world.imported is not None:
             _try("memory was not laid out", _lay_out, world, stage, functions)
         del functions
+    if config.merge and not system.merge_memory():
+        tell("this kernel or sandbox merges no memory")
     gc.freeze()
     system.trim_heap()
     return keeper.run()

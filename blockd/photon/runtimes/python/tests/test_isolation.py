@@ -168,6 +168,28 @@ class InvocationLeaks(LeaksInBoth, RuntimeCase):
     mode = "invocation"
 
 
+class Merging(RuntimeCase):
+    """Equal pages of photons, for the kernel to merge."""
+
+    SOURCE = """
+        import ctypes
+        PR_GET_MEMORY_MERGE = 68
+        def handler(event, context):
+            return ctypes.CDLL(None).prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0)
+    """
+
+    def test_merged_only_if_told_to(self):
+        for told in ("0", "1"):
+            with self.subTest(told):
+                runtime = self.start(self.SOURCE, LANTERN_PYTHON_MERGE=told)
+                answer = self.call({})
+                if answer == -1:
+                    self.assertEqual("merges no memory" in runtime.log(), told == "1")
+                else:
+                    self.assertEqual(answer, int(told), runtime.log())
+                runtime.stop()
+
+
 class WhatSlotModeKeeps(RuntimeCase):
     """(name, leave, look, found in slot mode, found in invocation mode)"""
 

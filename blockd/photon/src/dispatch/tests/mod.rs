@@ -4,6 +4,7 @@
 
 mod hostile;
 mod memory;
+mod merging;
 mod prepared;
 mod python;
 mod runc;
@@ -113,6 +114,7 @@ fn settings(dir: &Path) -> DispatcherSettings {
         },
         pool: PoolSettings { plain: 2, ..PoolSettings::default() },
         prepared: 0,
+        merge_memory: false,
         launch: LaunchSettings {
             runtimes: dir.join("runtimes"),
             region: "us-east-1".into(),

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A world whose root file system is this host's, with `handler` as `/var/task/app.py`.
-async fn world(
+pub(super) async fn world(
     handler: &str,
     fork_per_invocation: bool,
     change: impl FnOnce(&mut DispatcherSettings),
@@ -77,7 +77,7 @@ def handler(event, context):
     return {"n": event.get("n"), "counter": counter, "pid": os.getpid(), "random": random.random()}
 "#;
 
-fn json(reply: &Reply) -> serde_json::Value {
+pub(super) fn json(reply: &Reply) -> serde_json::Value {
     serde_json::from_slice(&reply.payload).unwrap()
 }
 
