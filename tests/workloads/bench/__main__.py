@@ -204,7 +204,7 @@ def misses(given, data):
     if "merged" in given.sections:
         for name in given.workload:
             row = data["merged"][name]
-            found += [f"{name}, merged: memory saved {(row['saved'] or 0) * 100:.1f} % of {row['target'] * 100:.0f} %"] if not row["memory_pass"] else []
+            found += [f"{name}, merged: memory saved {(row['pss']['saved'] or 0) * 100:.1f} % of {row['target'] * 100:.0f} %"] if not row["memory_pass"] else []
             found += [f"{name}, merged: time ratio {row['time_ratio']:.3f}"] if not row["time_pass"] else []
     if "burst" in given.sections:
         found += [f"{language}: {one['sandboxes']} sandboxes for a burst" for language, one in data["burst"].items() if not one["pass"]]

@@ -74,14 +74,16 @@ def slope(points):
 class Way:
     """One way of running a workload: the name of its function and how it is made."""
 
-    def __init__(self, bench, workload, language, name, runtime, concurrency):
+    def __init__(self, bench, workload, language, name, runtime, concurrency, merges=True):
         self.bench, self.workload, self.language, self.name = bench, workload, language, name
         self.function = f"{language}-{workload}-{name}"
         self.memory_mib = LIMITS.get(runtime, LIMIT)
         self.variables = {"LANTERN_RUNTIME": runtime, "LANTERN_MAX_CONCURRENCY": str(concurrency),
                           "LANTERN_NETWORK": "bridge", "DATA_KEY": KEY, "DATA_SECRET": SECRET,
                           "WARM_BUCKET": BUCKET, "WARM_KEY": "object",
-                          "DATA_ENDPOINT": f"http://{bench.host}:{bench.store.port}"}
+                          "DATA_ENDPOINT": f"http://{bench.host}:{bench.store.port}",
+                          # as far as the worker lets it
+                          **({} if merges else {"LANTERN_PYTHON_MERGE": "0"})}
 
     def __enter__(self):
         self.bench.worker.create(self.function, self.language, handler(self.language, self.workload), self.variables, self.memory_mib)

@@ -90,6 +90,10 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        // before others are woken, whose turn it may be
+        if let Some(permit) = self.permit.take() {
+            permit.end(self.handle.observer());
+        }
         self.started();
         self.shared.shares.change(&self.tenant, |held| held.sandboxes -= 1);
         self.handle.promise.end();
@@ -159,7 +163,7 @@ async fn live(group: Arc<Group>, mut counted: Counted) {
         }
         None => match shared.source.acquire(group.function()).await {
             Ok(rootfs) => {
-                counted.permit = permit(&shared, group.function());
+                counted.permit = permit(&shared, group.function(), rootfs.as_ref());
                 (rootfs, None)
             }
             Err(reason) => {
@@ -178,10 +182,20 @@ async fn live(group: Arc<Group>, mut counted: Counted) {
     }
 }
 
-/// For runtimes that make use of it.
-pub(super) fn permit(shared: &Shared, function: &Function) -> Option<Permit> {
+/// By which a function, or its image, says whether its memory may be merged.
+const MERGE: &str = "LANTERN_PYTHON_MERGE";
+
+/// For runtimes that make use of it, and functions that do not decline.
+pub(super) fn permit(shared: &Shared, function: &Function, rootfs: &dyn RootFs) -> Option<Permit> {
+    let of_image = || {
+        let config = ImageConfig::parse(rootfs.config()).ok()?;
+        config.env.iter().find_map(|pair| pair.strip_prefix(MERGE)?.strip_prefix('=').map(String::from))
+    };
     let is_python = matches!(function.runtime, Runtime::Python { .. });
-    is_python.then(|| shared.merging.permit(&function.key.tenant)).flatten()
+    let declines = || function.env.get(MERGE).cloned().or_else(of_image).is_some_and(|said| said != "1");
+    (is_python && shared.settings.merge_memory && !declines())
+        .then(|| shared.merging.permit(&function.key.tenant))
+        .flatten()
 }
 
 /// What is asked of a sandbox of the function. `may_merge`: whether there is a permit for it.
@@ -198,8 +212,7 @@ pub(super) fn request(
     request.seccomp_bpf = shared.seccomp_bpf[usize::from(may_merge)].get().cloned();
     request.may_merge = may_merge;
     if may_merge {
-        // before the function's own variables, which may say otherwise
-        request.env.insert(0, "LANTERN_PYTHON_MERGE=1".into());
+        request.env.push(format!("{MERGE}=1"));
     }
     Ok(request)
 }

@@ -210,7 +210,7 @@ impl Dispatcher {
         let pool = Pool::start(settings.pool.clone(), &settings.sandbox);
         let keep_alive = Box::new(FixedKeepAlive::new(settings.keep_alive));
         let room = WorkerRoom::new(settings.most_response_bytes);
-        let merging = merging::Merging::new(settings.merge_memory);
+        let merging = merging::Merging::new(settings.merge_memory, sandbox::claim_merging);
         let shared = Arc::new(Shared {
             settings,
             room,

@@ -78,6 +78,7 @@ impl Stock {
 async fn clear(shared: Arc<Shared>, ready: Ready) {
     ready.sandbox.clear().await;
     shared.source.release(ready.rootfs).await;
+    drop(ready.permit);
     shared.prepared.fetch_sub(1, Ordering::AcqRel);
 }
 
@@ -142,7 +143,7 @@ async fn fill_one(shared: &Arc<Shared>, group: &Arc<Group>) -> bool {
 async fn make(shared: &Arc<Shared>, group: &Arc<Group>) -> Result<Ready, String> {
     let (function, slots) = (group.function(), group.slots());
     let rootfs = shared.source.acquire(function).await?;
-    let permit = life::permit(shared, function);
+    let permit = life::permit(shared, function, rootfs.as_ref());
     let made = async {
         let request = life::request(shared, function, slots, rootfs.as_ref(), permit.is_some())
             .map_err(|failure| failure.to_string())?;

@@ -2,11 +2,12 @@
 //! which are about to run out of memory.
 //!
 //! Invariant: a sandbox with an invocation in flight is never ended from here; at worst it is
-//! drained, or one photon in it is stopped.
+//! drained, or one photon in it is stopped. But for one whose memory is above its limit where the
+//! kernel does not see it.
 
 use super::Shared;
 use super::group::Group;
-use super::handle::Handle;
+use super::handle::{Handle, Order};
 use crate::invocation::RequestId;
 use crate::launch::memory_limit;
 use crate::policy::keepalive::{IdleSandbox, evict};
@@ -132,7 +133,13 @@ fn note(shared: &Shared, all: &[Watched], usages: &[Option<Usage>], ended_before
             group.entry().log.add(id, None, text);
         }
         let limit = memory_limit(group.function(), &shared.settings.launch);
-        if usage.memory_bytes > limit / 100 * NEARLY_FULL_PERCENT {
+        if usage.memory_bytes > limit && handle.observer().is_some_and(|observer| observer.may_merge()) {
+            // the kernel bounds what it counts, not what it keeps to merge pages
+            let why = "its memory, with what the kernel keeps to merge it, is above its limit";
+            group.entry().log.add(handle.id(), None, format!("{} was ended: {why}", handle.id()));
+            handle.slots.end(why);
+            handle.order.send_replace(Order::End);
+        } else if usage.memory_bytes > limit / 100 * NEARLY_FULL_PERCENT {
             relieve(group, handle);
         }
     }

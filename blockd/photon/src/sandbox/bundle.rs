@@ -11,13 +11,10 @@ use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// The system calls that a sandbox may make; the others fail with EPERM. Of `prctl` and `madvise`,
-/// whose numbers the kernel cuts to 32 bits, all that is known and anything but to have memory
-/// merged with that of others: see [`Request::may_merge`].
+/// The system calls that a sandbox may make; the others fail with EPERM. Of `prctl` and `madvise`
+/// what they can do today, but for what lets the kernel merge memory with that of others, see
+/// [`Request::may_merge`]: their numbers in ranges, in the 32 bits that the kernel looks at.
 const SECCOMP: &str = include_str!("seccomp.json");
-
-/// By which a process lets the kernel merge its pages with equal ones (KSM): prctl(2).
-const PR_SET_MEMORY_MERGE: u64 = 67;
 
 /// Docker's default set, enough for images that start as root and drop it, but without
 /// `CAP_MKNOD`: no device but those of `/dev` is ever reachable (all mounts are `nodev`).
@@ -51,7 +48,7 @@ const UNLIMITED: u64 = u64::MAX;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Kernel files that tell too much or do too much.
-const MASKED: [&str; 10] = [
+const MASKED: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/kcore",
@@ -62,6 +59,7 @@ const MASKED: [&str; 10] = [
     "/proc/sched_debug",
     "/proc/scsi",
     "/sys/firmware",
+    "/sys/kernel/mm/ksm",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -266,7 +264,8 @@ fn limits(request: &Request) -> Vec<Value> {
 fn seccomp(may_merge: bool) -> Value {
     let mut profile: Value = serde_json::from_str(SECCOMP).expect("the embedded profile is JSON");
     if may_merge && let Some(rules) = profile["syscalls"].as_array_mut() {
-        let merge = json!({"index": 0, "value": PR_SET_MEMORY_MERGE, "op": "SCMP_CMP_EQ"});
+        let merge = json!({"index": 0, "value": u32::MAX, "valueTwo": libc::PR_SET_MEMORY_MERGE,
+            "op": "SCMP_CMP_MASKED_EQ"});
         rules.push(json!({"names": ["prctl"], "action": "SCMP_ACT_ALLOW", "args": [merge]}));
     }
     profile

@@ -34,7 +34,8 @@ struct Group {
 /// What a sandbox uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Memory in bytes without file cache: what would be free if the sandbox ended.
+    /// Memory in bytes without file cache: what would be free if the sandbox ended. With what the
+    /// kernel keeps to merge its pages, which it counts for nobody.
     pub memory_bytes: u64,
     /// CPU time since the start.
     pub cpu: Duration,
@@ -274,7 +275,7 @@ fn remove(directory: &Path) -> io::Result<()> {
 }
 
 /// The processes in a group and those below it.
-fn listed(directory: &Path) -> Vec<Pid> {
+pub(super) fn listed(directory: &Path) -> Vec<Pid> {
     let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     let own = listed.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw);
     own.chain(below(directory).flat_map(|child| self::listed(&child))).collect()

@@ -26,7 +26,7 @@ pub use process::{Named, Process, Processes};
 pub use run::{Outcome, Settings, Signals, clear_orphans, run};
 pub use running::{Connector, FUNCTION_USER, Observer, Output, Prepared, Running};
 pub use user::Identity;
-pub(crate) use worker::bound as bound_worker;
+pub(crate) use worker::{bound as bound_worker, claim_merging};
 
 use std::io;
 use std::path::PathBuf;

@@ -136,6 +136,7 @@ fn start(
     let spec = bundle::spec(&place.id, root, read_only, config, request, identity)?;
     let path = place.directory.join("config.json");
     fs::write(&path, spec.to_string()).map_err(SandboxError::io("write", &path))?;
+    sys::merge_nothing();
     let mut command = runtime_command(settings);
     command.arg("run").arg("--bundle").arg(&place.directory).arg(&place.id);
     command.stdin(Stdio::inherit()).kill_on_drop(true);

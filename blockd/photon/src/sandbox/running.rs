@@ -31,8 +31,8 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
@@ -59,6 +59,7 @@ pub struct Running {
     shell: Option<Shell>,
     first: AsyncFd<OwnedFd>,
     settings: Settings,
+    merging: Option<Arc<Merging>>,
 }
 
 /// Where the runtime says which process it started, and what went wrong; in the bundle.
@@ -120,6 +121,7 @@ impl Running {
         settings: &Settings,
     ) -> Result<(Self, Output), SandboxError> {
         let owned = settings.clone();
+        let merging = request.may_merge.then(Arc::default);
         let started = tokio::task::spawn_blocking(move || {
             let runtime = start(command, &shell, rootfs.as_ref(), request, &owned)?;
             Ok((shell, runtime))
@@ -146,7 +148,8 @@ impl Running {
                 return Err(error);
             }
         };
-        Ok((Self { shell: Some(shell), first, settings: settings.clone() }, Output { stdout, stderr }))
+        let settings = settings.clone();
+        Ok((Self { shell: Some(shell), first, settings, merging }, Output { stdout, stderr }))
     }
 
     fn shell(&self) -> &Shell {
@@ -162,7 +165,7 @@ impl Running {
     /// The handle by which others look at and into the sandbox while it runs.
     #[must_use]
     pub fn observer(&self) -> Observer {
-        Observer { id: self.id().to_string() }
+        Observer { id: self.id().to_string(), merging: self.merging.clone() }
     }
 
     /// Waits for the end of the sandbox's first process and says how it ended. Cancel-safe.
@@ -358,6 +361,35 @@ impl Connector {
 #[derive(Debug, Clone)]
 pub struct Observer {
     id: String,
+    merging: Option<Arc<Merging>>,
+}
+
+/// What the kernel keeps for each page that it looks at to merge it: `struct ksm_rmap_item`.
+const MERGING_BYTES: u64 = 64;
+/// How often that is counted: it takes a small file of each process.
+const COUNT_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the kernel keeps to merge pages of a sandbox, as last counted.
+#[derive(Debug, Default)]
+struct Merging(Mutex<Option<(Instant, u64)>>);
+
+impl Merging {
+    fn bytes(&self, processes: impl FnOnce() -> Vec<Pid>) -> u64 {
+        // one value, set whole
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, bytes)) = *counted
+            && at.elapsed() < COUNT_AGAIN
+        {
+            return bytes;
+        }
+        let items = |pid: Pid| {
+            let text = fs::read_to_string(format!("/proc/{}/ksm_stat", pid.as_raw_nonzero())).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("ksm_rmap_items ")?.trim().parse::<u64>().ok())
+        };
+        let bytes = processes().into_iter().filter_map(items).sum::<u64>() * MERGING_BYTES;
+        *counted = Some((Instant::now(), bytes));
+        bytes
+    }
 }
 
 /// The last number of a `NSpid:` line: the id in the innermost namespace.
@@ -376,7 +408,18 @@ impl Observer {
     /// now.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        super::cgroup::Cgroups::find(&self.id).usage()
+        let groups = super::cgroup::Cgroups::find(&self.id);
+        let mut usage = groups.usage()?;
+        if let Some(merging) = &self.merging {
+            usage.memory_bytes += merging.bytes(|| groups.processes());
+        }
+        Some(usage)
+    }
+
+    /// Whether its processes may be merged.
+    #[must_use]
+    pub fn may_merge(&self) -> bool {
+        self.merging.is_some()
     }
 
     /// Proportional set size of a process of this host in bytes: its own memory, and its share

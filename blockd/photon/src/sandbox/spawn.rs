@@ -84,6 +84,7 @@ fn terminated(text: &OsStr) -> io::Result<CString> {
 }
 
 fn start(settings: &Settings, path: &Path, args: &[&OsStr], doors: Vec<File>) -> io::Result<Spawned> {
+    sys::merge_nothing();
     let mut argv = vec![terminated(settings.runtime.as_ref())?];
     for arg in args {
         argv.push(terminated(arg)?);

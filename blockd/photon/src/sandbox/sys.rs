@@ -58,6 +58,18 @@ pub(super) fn hide_hybrid(command: &mut Command) {
     }
 }
 
+/// Takes this process, and with it all that it starts from now on, out of those whose equal pages
+/// the kernel merges, whoever had put it there (systemd's `MemoryKSM=`): the setting is inherited,
+/// and a sandbox has it by permit only. Once; blocks while what was merged is taken apart.
+pub(super) fn merge_nothing() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: this option changes no memory's content, and takes no pointers. Refused where the
+    // kernel knows of no such thing.
+    ONCE.call_once(|| unsafe {
+        libc::prctl(libc::PR_SET_MEMORY_MERGE, 0, 0, 0, 0);
+    });
+}
+
 /// What a process becomes, and what it does before.
 pub(super) struct Birth {
     /// Path of the program.
@@ -212,4 +224,24 @@ pub(super) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` stays open and names the same file until it is dropped, which is
     // after it was taken out of the runtime again.
     unsafe { AsyncFd::register(descriptor) }.map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_inherited_of_merging_is_given_up() {
+        // SAFETY: neither option changes memory's content or takes pointers.
+        let (set, get) = unsafe {
+            let set = libc::prctl(libc::PR_SET_MEMORY_MERGE, 1, 0, 0, 0);
+            merge_nothing();
+            (set, libc::prctl(libc::PR_GET_MEMORY_MERGE, 0, 0, 0, 0))
+        };
+        if set != 0 {
+            eprintln!("SKIPPED: this kernel merges no memory by process (KSM, Linux 6.4)");
+            return;
+        }
+        assert_eq!(get, 0);
+    }
 }

@@ -11,7 +11,7 @@
 //! who gets the lock of another's removes it; a bound that was set is set again in a group that
 //! had to be made anew.
 
-use super::SandboxError;
+use super::{SandboxError, cgroup};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -217,6 +217,32 @@ pub(super) fn remove_of_dead() {
     }
 }
 
+/// The right to have sandboxes' memory merged, for as long as this is kept: one worker's of all that
+/// share a tree of control groups. Blocks for a moment.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] while another worker has it, or sandboxes of a dead one are left
+/// that may have been its; else the kernel's.
+pub(crate) fn claim_merging() -> io::Result<File> {
+    let home = Home::of("memory").ok_or(io::ErrorKind::NotFound)?;
+    claim(&home.base.join(PARENT))
+}
+
+fn claim(parent: &Path) -> io::Result<File> {
+    fs::create_dir_all(parent)?;
+    let lock = File::open(parent)?;
+    lock.try_lock().map_err(io::Error::from)?;
+    for entry in fs::read_dir(parent)?.flatten() {
+        let is_worker = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        // the living hold their groups locked, this worker too
+        let is_dead = is_worker && File::open(entry.path()).is_ok_and(|group| group.try_lock().is_ok());
+        if is_dead && !cgroup::listed(&entry.path()).is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+    }
+    Ok(lock)
+}
+
 pub(super) fn make_group(directory: &Path) -> Result<(), SandboxError> {
     fs::create_dir_all(directory).map_err(SandboxError::io("make control group", directory))
 }
@@ -291,6 +317,30 @@ mod tests {
         remove_own();
         remove_of_dead();
         assert!(!living.exists() && !home.worker(name()).exists());
+    }
+
+    #[test]
+    fn privileged_what_a_dead_workers_sandboxes_may_have_merged_is_nobody_elses() {
+        let Some(home) = memory() else { return };
+        let parent = home.base.join(format!("{PARENT}-claim-{}", std::process::id()));
+        let first = claim(&parent).unwrap();
+        assert_eq!(claim(&parent).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        let sandbox = parent.join(format!("{PREFIX}1-dead/{PREFIX}1-dead-0"));
+        make_group(&sandbox).unwrap();
+        drop(claim(&parent).unwrap());
+        let mut left = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        write(&sandbox.join("cgroup.procs"), &left.id().to_string()).unwrap();
+        assert_eq!(claim(&parent).unwrap_err().kind(), io::ErrorKind::WouldBlock, "a sandbox is left");
+        let living = make_locked(sandbox.parent().unwrap()).unwrap();
+        drop(claim(&parent).unwrap());
+        drop(living);
+        left.kill().unwrap();
+        left.wait().unwrap();
+        drop(claim(&parent).unwrap());
+        for group in [sandbox.as_path(), sandbox.parent().unwrap(), &parent] {
+            fs::remove_dir(group).unwrap();
+        }
     }
 
     #[test]
