@@ -99,7 +99,9 @@ impl Permit {
     /// kernel holds one that was killed.
     pub(super) fn end(self, sandbox: Option<Observer>) {
         let Some(sandbox) = sandbox.filter(|sandbox| !sandbox.processes().is_empty()) else { return };
-        tokio::spawn(async move {
+        // without one this process is about to end, and the claim says no to whoever is next
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
             while !sandbox.processes().is_empty() {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
