@@ -151,7 +151,7 @@ async def workload(bench, name, language, counts, repeats):
         for count in counts:
             memory["separate"].append({"c": count, **await separate.measure(count, event, repeats)})
         with Way(bench, name, language, "shared", language, max(COUNTS)) as shared:
-            times = await compare(shared, separate, counts, event, 1 if name == "video" else 3 * repeats)
+            times = await compare(shared, separate, counts, event, 3 if name == "video" else 3 * repeats)
     return summary(name, language, memory, times)
 
 
