@@ -59,7 +59,7 @@ pub struct Running {
     shell: Option<Shell>,
     first: AsyncFd<OwnedFd>,
     settings: Settings,
-    merging: Option<Arc<Merging>>,
+    merging: Option<Arc<KeptForMerging>>,
 }
 
 /// Where the runtime says which process it started, and what went wrong; in the bundle.
@@ -361,7 +361,7 @@ impl Connector {
 #[derive(Debug, Clone)]
 pub struct Observer {
     id: String,
-    merging: Option<Arc<Merging>>,
+    merging: Option<Arc<KeptForMerging>>,
 }
 
 /// What the kernel keeps for each page that it looks at to merge it: `struct ksm_rmap_item`.
@@ -371,9 +371,9 @@ const COUNT_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the kernel keeps to merge pages of a sandbox, as last counted.
 #[derive(Debug, Default)]
-struct Merging(Mutex<Option<(Instant, u64)>>);
+struct KeptForMerging(Mutex<Option<(Instant, u64)>>);
 
-impl Merging {
+impl KeptForMerging {
     fn bytes(&self, processes: impl FnOnce() -> Vec<Pid>) -> u64 {
         // one value, set whole
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
